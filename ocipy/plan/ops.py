@@ -1,0 +1,151 @@
+"""The only source of the numbers that cross the line between Python and C.
+
+An op is one intention of the config. Its fields are typed: ``s`` text or None, ``u`` an unsigned number (negative: two's
+complement), ``l`` a list of texts, ``b`` bytes, ``f`` the name of a slot that holds a file descriptor when the plan is
+encoded (None: -1), ``*`` anything that JSON can say (runtime ops only, which never reach C). ``c_header()`` gives all of it to the C compiler, so
+that drift cannot happen.
+
+A plan is a list without branches. Looking and then choosing how lives in the handler of an op.
+"""
+
+from __future__ import annotations
+
+RUNTIME = "runtime"  # executed by Python, outside
+INIT = "init"  # executed by the static init, inside
+
+
+class Op:
+    """One kind of step: ``code`` (0 for runtime ops), ``name``, ``where`` it runs, ``fields`` as (name, type) pairs."""
+
+    __slots__ = ("code", "fields", "name", "where")
+
+    def __init__(self, code: int, name: str, where: str, fields: tuple[tuple[str, str], ...]) -> None:
+        self.code, self.name, self.where, self.fields = code, name, where, fields
+
+    def __repr__(self) -> str:
+        return self.name
+
+
+ALL: dict[str, Op] = {}
+MAX_FIELDS = 10
+
+
+def _op(name: str, where: str, fields: str) -> Op:
+    code = 1 + sum(op.where == INIT for op in ALL.values()) if where == INIT else 0
+    pairs = tuple((text[:-2], text[-1]) for text in fields.split())
+    op = ALL[name] = Op(code, name, where, pairs)
+    return op
+
+
+# ---- init: the stage, still in the host's user namespace -------------------------------------------------------
+SYNC = _op("SYNC", INIT, "number:u")  # put in by encode() where the runtime has work to do
+SET_DUMPABLE = _op("SET_DUMPABLE", INIT, "value:u")
+JOIN = _op("JOIN", INIT, "user:f mount:f network:f ipc:f uts:f pid:f cgroup:f time:f uid:u gid:u")
+JOIN_CONTAINER = _op("JOIN_CONTAINER", INIT, "pidfd:f flags:u")
+UNSHARE = _op("UNSHARE", INIT, "flags:u")
+BECOME = _op("BECOME", INIT, "uid:u gid:u")
+CLONE_INIT = _op("CLONE_INIT", INIT, "")
+# ---- init: the container process ---------------------------------------------------------------------------------
+SETSID = _op("SETSID", INIT, "")
+SESSION_KEYRING = _op("SESSION_KEYRING", INIT, "name:s label:s")
+LOOPBACK_UP = _op("LOOPBACK_UP", INIT, "")
+PROPAGATION = _op("PROPAGATION", INIT, "path:s flags:u")
+ROOTFS = _op("ROOTFS", INIT, "tree:f attach:u")
+MOUNT = _op("MOUNT", INIT, "dest:s fstype:s source:s options:l attrs:u propagation:u flags:u")
+MOUNT_OLD = _op("MOUNT_OLD", INIT, "dest:s fstype:s source:s data:s ms_flags:u propagation:u flags:u")
+ATTACH = _op("ATTACH", INIT, "dest:s tree:f propagation:u flags:u")
+REMOUNT = _op("REMOUNT", INIT, "dest:s attr_set:u attr_clr:u propagation:u flags:u")
+MAKE_DIRECTORY = _op("MAKE_DIRECTORY", INIT, "path:s mode:u")
+DEVICE = _op("DEVICE", INIT, "path:s mode:u rdev:u uid:u gid:u")
+SYMLINK = _op("SYMLINK", INIT, "target:s path:s replace:u")
+HOOK = _op("HOOK", INIT, "path:s args:l env:l timeout:u state_head:s state_tail:s output:f")
+PIVOT_ROOT = _op("PIVOT_ROOT", INIT, "")
+MOVE_ROOT = _op("MOVE_ROOT", INIT, "")
+CHROOT = _op("CHROOT", INIT, "")
+CONSOLE = _op("CONSOLE", INIT, "height:u width:u uid:u gid:u mount:u")
+STDIO_OWNER = _op("STDIO_OWNER", INIT, "uid:u gid:u")
+HOSTNAME = _op("HOSTNAME", INIT, "name:s")
+DOMAINNAME = _op("DOMAINNAME", INIT, "name:s")
+SYSCTL = _op("SYSCTL", INIT, "path:s value:s")
+READONLY_PATH = _op("READONLY_PATH", INIT, "path:s")
+MASK_PATH = _op("MASK_PATH", INIT, "path:s null:f")
+READONLY_ROOT = _op("READONLY_ROOT", INIT, "")
+NO_NEW_PRIVILEGES = _op("NO_NEW_PRIVILEGES", INIT, "")
+PERSONALITY = _op("PERSONALITY", INIT, "persona:u")
+MEMORY_POLICY = _op("MEMORY_POLICY", INIT, "mode:u nodes:b")
+EXEC_LABEL = _op("EXEC_LABEL", INIT, "attribute:s value:s")
+HOME = _op("HOME", INIT, "uid:u")
+CWD = _op("CWD", INIT, "path:s final:u create:u")
+SECCOMP = _op("SECCOMP", INIT, "filter:b flags:u")
+BOUNDING_SET = _op("BOUNDING_SET", INIT, "keep:u")
+USER = _op("USER", INIT, "uid:u gid:u groups:b set_groups:u")
+CAPABILITIES = _op("CAPABILITIES", INIT, "effective:u permitted:u inheritable:u ambient:u")
+UMASK = _op("UMASK", INIT, "mask:u")
+LOOKUP = _op("LOOKUP", INIT, "program:s search:s")
+CLOSE_FDS = _op("CLOSE_FDS", INIT, "first:u")
+READY = _op("READY", INIT, "lock:f")
+WAIT_START = _op("WAIT_START", INIT, "listener:f")
+EXEC = _op("EXEC", INIT, "args:l env:l")
+
+# ---- runtime -----------------------------------------------------------------------------------------------------
+MAKE_CGROUP = _op("MAKE_CGROUP", RUNTIME, "path:* controllers:*")
+SET_CGROUP = _op("SET_CGROUP", RUNTIME, "path:* file:* value:*")
+ENTER_CGROUP = _op("ENTER_CGROUP", RUNTIME, "paths:*")
+OPEN_TREE = _op("OPEN_TREE", RUNTIME, "slot:* source:* recursive:* attr_set:* attr_clr:* rec_set:* rec_clr:* slave:* idmap:*")
+OPEN_DEVICE = _op("OPEN_DEVICE", RUNTIME, "slot:* path:* type:* major:* minor:*")
+OPEN_NAMESPACE = _op("OPEN_NAMESPACE", RUNTIME, "slot:* path:* type:*")
+OPEN_ROOTFS = _op("OPEN_ROOTFS", RUNTIME, "slot:* path:* attach:*")
+OPEN_PIDFD = _op("OPEN_PIDFD", RUNTIME, "slot:* pid:*")
+LISTEN = _op("LISTEN", RUNTIME, "slot:*")
+OPEN_LOCK = _op("OPEN_LOCK", RUNTIME, "slot:*")
+OPEN_HOOK_OUTPUT = _op("OPEN_HOOK_OUTPUT", RUNTIME, "slot:*")
+INTEL_RDT = _op("INTEL_RDT", RUNTIME, "closid:* schemata:* monitoring:*")
+SPAWN = _op("SPAWN", RUNTIME, "preserve_fds:* affinity:*")
+OOM_SCORE_ADJ = _op("OOM_SCORE_ADJ", RUNTIME, "value:*")
+ID_MAPS = _op("ID_MAPS", RUNTIME, "uid:* gid:* setgroups:*")
+TIME_OFFSETS = _op("TIME_OFFSETS", RUNTIME, "offsets:*")
+NET_DEVICE = _op("NET_DEVICE", RUNTIME, "host:* name:*")
+RUN_HOOK = _op("RUN_HOOK", RUNTIME, "kind:* path:* args:* env:* timeout:*")
+RLIMIT = _op("RLIMIT", RUNTIME, "resource:* soft:* hard:*")
+SCHEDULER = _op("SCHEDULER", RUNTIME, "policy:* nice:* priority:* flags:* runtime:* deadline:* period:*")
+IO_PRIORITY = _op("IO_PRIORITY", RUNTIME, "level:* data:*")
+CPU_AFFINITY = _op("CPU_AFFINITY", RUNTIME, "cpus:*")
+WRITE_STATE = _op("WRITE_STATE", RUNTIME, "status:*")
+
+# ---- flags of mount ops --------------------------------------------------------------------------------------------
+MOUNT_FLAGS = {
+    "NO_SYMLINKS": 1,  # proc and sysfs: their mount point must be a real directory
+    "ON_PROC": 2,  # the mount point may lie on procfs
+    "COPY_UP": 4,  # tmpcopyup: what lies below goes into the new tmpfs
+    "RECURSIVE": 8,  # REMOUNT: attributes of the whole tree
+    "OPTIONAL": 16,  # the kernel may refuse it (devpts gid= in a small user namespace …)
+}
+
+# ---- reports, init -> runtime: {kind, step, call, error, value}, one SOCK_SEQPACKET message each -------------------
+REPORTS = ("SYNC", "ERROR", "WARNING", "PID", "CONSOLE", "LISTENER", "READY", "EXECUTING", "ACK", "GO")
+
+# ---- calls that a report can name ----------------------------------------------------------------------------------
+CALLS = (
+    "none", "accept4", "bind", "capset", "chdir", "chmod", "chown", "chroot", "clone3", "close_range", "connect",
+    "dup3", "execve", "faccessat2", "fchdir", "fchmod", "fchown", "fcntl", "fsconfig", "fsmount", "fsopen", "fstat", "fstatfs",
+    "getcwd", "getdents64", "ioctl", "keyctl", "kill", "mkdirat", "mknodat", "mmap", "mount", "mount_setattr", "move_mount",
+    "open_tree", "openat", "openat2", "personality", "pipe2", "pivot_root", "prctl", "read", "readlinkat", "recvmsg",
+    "rt_sigaction", "seccomp", "sendfile", "sendmsg", "set_mempolicy", "setdomainname", "setgroups", "sethostname", "setns",
+    "setresgid", "setresuid", "setsid", "socket", "symlinkat", "umount2", "unlinkat", "unshare", "waitid", "write",
+    "verify", "lookup", "decode",
+)  # fmt: skip
+
+
+def c_header() -> str:
+    """The text of ops.h: op codes, field numbers, field types for the check before clone, flags, reports, calls."""
+    ops = [op for op in ALL.values() if op.where == INIT]
+    lines = ["/* Generated from ocipy/plan/ops.py: change that file. */", "#ifndef OCIPY_OPS_H", "#define OCIPY_OPS_H"]
+    lines += ["enum {"] + [f"\tOP_{op.name} = {op.code}," for op in ops] + ["};"]
+    lines += [f"#define {op.name}_{field} {i}" for op in ops for i, (field, _) in enumerate(op.fields)]
+    lines += [f"#define MOUNT_FLAG_{name} {value}" for name, value in MOUNT_FLAGS.items()]
+    lines += [f"#define REPORT_{name} {i + 1}" for i, name in enumerate(REPORTS)]
+    lines += [f"#define CALL_{name} {i}" for i, name in enumerate(CALLS)]
+    lines += [f"#define OP_COUNT {len(ops) + 1}", f"#define MAX_FIELDS {MAX_FIELDS}"]
+    signatures = ", ".join(f'[{op.code}] = "{"".join(kind for _, kind in op.fields)}"' for op in ops)
+    lines += [f"#define OP_SIGNATURES {{ {signatures} }}", "#endif", ""]
+    return "\n".join(lines)
