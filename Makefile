@@ -1,0 +1,70 @@
+# make demo and make test do all the set-up they need; everything that they make is in .venv, build and .lab.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+SOURCES := $(shell find ocipy spec -name '*.py' -o -name '*.[ch]' -o -name '*.cdef' -o -name '*.json') \
+	setup.py pyproject.toml README.md LICENSE
+GENERATED := ocipy/config/_compiled.py ocipy/_native/ops.h
+export PYTHON
+export PIP_DISABLE_PIP_VERSION_CHECK = 1
+
+.PHONY: all deps build demo test check lint bench cross validation dist clean
+.DELETE_ON_ERROR:
+
+all: build
+
+# ---- set-up: each stamp is younger than what it was made from -----------------------------------------------------
+deps: $(VENV)/.packages
+
+$(VENV)/.debian: .ci/deps
+	@.ci/deps build test
+	@mkdir -p $(VENV) && touch $@
+
+$(VENV)/.packages: pyproject.toml $(VENV)/.debian
+	$(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -c 'import tomllib; p = tomllib.load(open("pyproject.toml", "rb")); q = p["project"]; \
+	print("\n".join(p["build-system"]["requires"] + q["dependencies"] + q["optional-dependencies"]["dev"]))' >$(VENV)/.wanted
+	$(BIN)/pip install --quiet --requirement $(VENV)/.wanted
+	@touch $@
+
+# ---- build: what `pip install .` gives anyone, compiled objects kept in build/ -------------------------------------
+build: $(VENV)/.built
+
+$(VENV)/.built: $(VENV)/.packages $(filter-out $(GENERATED),$(SOURCES))
+	@mkdir -p build
+	OCIPY_WERROR=1 flock build/.lock $(BIN)/pip install --quiet --no-deps --no-build-isolation --force-reinstall .
+	@touch $@
+
+# ---- looking at it ---------------------------------------------------------------------------------------------------
+demo: build
+	@OCIPY=$(abspath $(BIN)/ocipy) bash docs/demo.sh
+
+lint: build
+	$(BIN)/ruff check ocipy tests setup.py
+	$(BIN)/mypy
+
+# What a reviewer runs, without root: static checks (the build compiles C with warnings as errors) and unit tests.
+check: lint
+	$(BIN)/pytest -q tests/unit -m "not root"
+
+test: lint
+	$(BIN)/pytest -q tests/unit tests/integration
+
+bench: build
+	@.ci/deps bench
+	$(BIN)/python tests/bench
+
+validation: build
+	$(BIN)/pytest -q conformance
+
+# The static executables for the other architecture: it must compile without a warning.
+cross: $(VENV)/.packages
+	@.ci/deps cross
+	OCIPY_WERROR=1 CC=aarch64-linux-gnu-gcc $(BIN)/python setup.py --quiet build_native --output build/aarch64
+
+dist: $(VENV)/.packages
+	$(BIN)/pip wheel --quiet --no-deps --no-build-isolation --wheel-dir dist .
+
+clean:
+	rm -rf build dist .venv .lab .mypy_cache .ruff_cache .pytest_cache *.egg-info $(GENERATED) ocipy/_native/init ocipy/_native/*.so
+	find ocipy tests -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,34 @@
+"""The cffi builder of ``ocipy._native._shim`` (API mode, out of line); setup.py runs it.
+
+``shim.cdef`` declares what Python may call, ``shim.h`` is the same for the C compiler, which checks one against the other.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from cffi import FFI
+
+HERE = Path(__file__).resolve().parent
+SHIM_SOURCES = ("spawn.c", "check.c", "shim*.c")
+CFLAGS = ["-std=gnu11", "-Os", "-Wall", "-Wextra", "-Wvla", "-Wno-unused-parameter", "-Wno-missing-field-initializers"]
+
+
+def sources() -> list[str]:
+    """Paths as distutils wants them, relative to the directory of setup.py."""
+    found = sorted({path for pattern in SHIM_SOURCES for path in HERE.glob(pattern)})
+    return [f"ocipy/_native/{path.name}" for path in found]
+
+
+ffibuilder = FFI()
+ffibuilder.cdef((HERE / "shim.cdef").read_text() if (HERE / "shim.cdef").exists() else "")
+ffibuilder.set_source(
+    "ocipy._native._shim",
+    '#include "shim.h"\n',
+    sources=sources(),
+    depends=sorted(f"ocipy/_native/{path.name}" for path in HERE.glob("*.h")),
+    include_dirs=["ocipy/_native"],
+    libraries=["seccomp"],
+    extra_compile_args=CFLAGS + (["-Werror"] if os.environ.get("OCIPY_WERROR") else []),
+)

@@ -1,0 +1,158 @@
+"""Build what cannot be plain Python, in this order:
+
+    ocipy/plan/ops.py ──c_header()──▶ ocipy/_native/ops.h              opcodes, one source for both languages
+    spec/*.json ──compile_schema──▶ ocipy/config/_compiled.py          the validator of the hot path
+    init.c op_*.c sys*.c ──▶ ocipy/_native/init                        static, freestanding: runs inside containers
+    launcher.c ──▶ <prefix>/bin/ocipy                                  static, freestanding: starts Python isolated
+    shim.cdef spawn.c check.c shim*.c ──cffi──▶ ocipy/_native/_shim    API mode, out of line
+
+Names and versions are in pyproject.toml. CC and CFLAGS are honoured; OCIPY_WERROR=1 makes warnings errors (the Makefile does).
+"""
+
+from __future__ import annotations
+
+import os
+import runpy
+import shlex
+import shutil
+import subprocess
+import sys
+import sysconfig
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from setuptools import Command, setup
+from setuptools.command.build_ext import build_ext
+from setuptools.command.build_py import build_py
+from setuptools.errors import CompileError
+
+ROOT = Path(__file__).resolve().parent
+NATIVE = ROOT / "ocipy" / "_native"
+CONFIG = ROOT / "ocipy" / "config"
+THREADED = "t" if sysconfig.get_config_var("Py_GIL_DISABLED") else ""
+PY_VERSION = f"{sys.version_info.major}.{sys.version_info.minor}{THREADED}"
+OUTPUT = f"build/native-{sysconfig.get_platform()}-{PY_VERSION}"  # relative: data_files takes nothing else
+
+INIT_SOURCES = ("init.c", "op_*.c", "sys*.c")
+LAUNCHER_SOURCES = ("launcher.c", "launch_*.c")
+CFLAGS = shlex.split(
+    "-std=gnu11 -Os -Wall -Wextra -Wvla -Wstack-usage=16384 -Wshadow -Wundef -Wstrict-prototypes -Wmissing-prototypes"
+    " -ffreestanding -fno-pie -fno-stack-protector -fno-asynchronous-unwind-tables -fno-unwind-tables -fno-common"
+    # A loop that clears memory must not become a call of memset: memset may be that loop.
+    " -fno-tree-loop-distribute-patterns -ffunction-sections -fdata-sections -fmerge-all-constants"
+)
+MACHINE_CFLAGS = {"x86_64": ["-fcf-protection=none"], "aarch64": ["-mno-outline-atomics"]}
+# Few pages and few segments: a container starts under a memory limit of 256 KiB.
+LDFLAGS = shlex.split(
+    "-static -nostdlib -nostartfiles -no-pie -s -Wl,--gc-sections -Wl,--build-id=none -Wl,-z,norelro"
+    " -Wl,-z,noseparate-code -Wl,-z,noexecstack"
+)
+
+
+def generate() -> None:
+    """Write ops.h and _compiled.py, each only where its text changed, so that make and distutils see no news."""
+    header = runpy.run_path(str(ROOT / "ocipy/plan/ops.py"))["c_header"]()
+    write_if_changed(NATIVE / "ops.h", header)
+    compiler = CONFIG / "compile_schema.py"
+    schemas = sorted((ROOT / "spec").glob("*.json"))
+    compiled = CONFIG / "_compiled.py"
+    if compiler.exists() and schemas and newer(compiled, [compiler, *schemas]):
+        runpy.run_path(str(compiler))["generate"](ROOT / "spec", compiled)
+
+
+def write_if_changed(path: Path, text: str) -> None:
+    if not path.exists() or path.read_text() != text:
+        path.write_text(text)
+
+
+def newer(target: Path, sources: list[Path]) -> bool:
+    return not target.exists() or target.stat().st_mtime_ns < max(source.stat().st_mtime_ns for source in sources)
+
+
+def expand(patterns: tuple[str, ...]) -> list[Path]:
+    return sorted({path for pattern in patterns for path in NATIVE.glob(pattern)})
+
+
+class BuildNative(Command):
+    """Compile the two static executables into --output; CC may be a cross compiler."""
+
+    description = "compile the static init and the launcher"
+    user_options = [("output=", "o", "directory of objects and executables")]
+
+    def initialize_options(self) -> None:
+        self.output = OUTPUT
+
+    def finalize_options(self) -> None:
+        compiler = os.environ.get("CC") or sysconfig.get_config_var("CC") or "cc"
+        self.cc = shlex.split(compiler.replace("-pthread", ""))
+        machine = subprocess.run([*self.cc, "-dumpmachine"], check=True, capture_output=True, text=True).stdout
+        extra = MACHINE_CFLAGS.get(machine.split("-")[0], [])
+        werror = ["-Werror"] if os.environ.get("OCIPY_WERROR") else []
+        self.cflags = [*CFLAGS, *extra, *werror, *shlex.split(os.environ.get("CFLAGS", ""))]
+
+    def run(self) -> None:
+        generate()
+        output = ROOT / self.output
+        output.mkdir(parents=True, exist_ok=True)
+        for name, patterns in (("init", INIT_SOURCES), ("ocipy", LAUNCHER_SOURCES)):
+            if sources := expand(patterns):
+                self.link(output / name, self.compile(sources, output))
+
+    def compile(self, sources: list[Path], output: Path) -> list[Path]:
+        """Objects of ``sources``; only what is older than its source, a header or the flags is compiled."""
+        flags = [*self.cflags, f'-DPY_VERSION="{PY_VERSION}"']
+        write_if_changed(output / "flags", shlex.join([*self.cc, *flags]))
+        depends = [*NATIVE.glob("*.h"), output / "flags"]
+        objects = [output / f"{source.stem}.o" for source in sources]
+        stale = [pair for pair in zip(sources, objects, strict=True) if newer(pair[1], [pair[0], *depends])]
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            commands = [[*self.cc, *flags, "-c", str(s), "-o", str(o)] for s, o in stale]
+            list(pool.map(execute, commands))
+        return objects
+
+    def link(self, executable: Path, objects: list[Path]) -> None:
+        if newer(executable, objects):
+            execute([*self.cc, *LDFLAGS, "-o", str(executable), *map(str, objects), "-lgcc"])
+
+
+def execute(command: list[str]) -> None:
+    print(shlex.join(command), flush=True)
+    try:
+        subprocess.run(command, check=True)
+    except (OSError, subprocess.CalledProcessError) as error:
+        raise CompileError(str(error)) from error
+
+
+class BuildExt(build_ext):
+    """The cffi shim, and beside it the static init as a data file of the package."""
+
+    def run(self) -> None:
+        self.run_command("build_native")
+        package = NATIVE if self.inplace else Path(self.build_lib) / "ocipy" / "_native"
+        package.mkdir(parents=True, exist_ok=True)
+        if (init := ROOT / OUTPUT / "init").exists():
+            shutil.copy2(init, package / "init")
+        super().run()
+
+
+class BuildPy(build_py):
+    """Generated modules, and the schemas that explain a refusal, as ocipy/config/spec/*.json."""
+
+    def run(self) -> None:
+        generate()
+        for stale in Path(self.build_lib).glob("ocipy/**/*.py"):  # else a module removed from the tree stays in the wheel
+            stale.unlink()
+        super().run()
+        target = Path(self.build_lib) / "ocipy" / "config" / "spec"
+        target.mkdir(parents=True, exist_ok=True)
+        for schema in (ROOT / "spec").glob("*.json"):
+            shutil.copy2(schema, target / schema.name)
+
+
+os.chdir(ROOT)
+setup(
+    cmdclass={"build_native": BuildNative, "build_ext": BuildExt, "build_py": BuildPy},
+    cffi_modules=["ocipy/_native/build.py:ffibuilder"] if (NATIVE / "shim.cdef").exists() else [],
+    # An ELF on the PATH: scripts= reads its files as text. The wheel keeps the execute bit.
+    data_files=[("bin", [f"{OUTPUT}/ocipy"])],
+)
