@@ -1,0 +1,91 @@
+"""--log and standard error: one line per error, in the formats that engines parse.
+
+Podman reads the whole log of a failed command as one JSON object, so a failure is exactly one entry; pending warnings and
+the JSON pointer go into extra keys of it. containerd loses an entry whose time is not RFC 3339.
+"""
+
+from __future__ import annotations
+
+import os
+from _json import encode_basestring_ascii as quote
+
+from ocipy import warning
+from ocipy.container.record import now
+from ocipy.errors import ConfigError, OcipyError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from ocipy.cli.options import Invocation
+
+
+def one_line(text: str) -> str:
+    """``text`` with everything that could break the line, or play with a terminal, escaped."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode("ascii") for c in text)
+
+
+def _entry(style: str, level: str, message: str, extra: dict[str, str]) -> str:
+    pairs = {"level": level, "msg": message, "time": now(), **extra}
+    if style == "json":
+        return "{" + ",".join(f"{quote(key)}:{quote(value)}" for key, value in pairs.items()) + "}\n"
+    rest = "".join(f" {key}={quote(value)}" for key, value in extra.items())
+    return f"time={quote(pairs['time'])} level={level} msg={quote(message)}{rest}\n"
+
+
+def _append(path: str, line: str) -> str:
+    """Append to the log; returns why it could not be, or ""."""
+    try:
+        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
+        try:
+            os.write(fd, line.encode("ascii", "backslashreplace"))
+        finally:
+            os.close(fd)
+    except (OSError, ValueError) as error:
+        return f" (and the log {path} could not be written: {error.strerror if isinstance(error, OSError) else error})"
+    return ""
+
+
+def _stderr(line: str) -> None:
+    try:
+        os.write(2, line.encode("utf-8", "backslashreplace"))
+    except OSError:
+        pass  # nobody listens
+
+
+def report(error: BaseException, invocation: Invocation, trace: str = "") -> None:
+    """Tell ``error`` once in the log and once on standard error; never raises."""
+    message = one_line(str(error) or type(error).__name__)
+    extra: dict[str, str] = {}
+    if isinstance(error, OcipyError) and error.pointer:
+        extra["pointer"] = error.pointer
+    if isinstance(error, ConfigError) and error.more:
+        extra["more"] = "\n".join(error.more)
+    if warning.pending:
+        extra["warnings"] = "\n".join(warning.pending)
+    if trace:
+        extra["trace"] = trace
+    path, style = invocation.flags.get("log", ""), invocation.flags.get("log-format", "text")
+    if path:
+        _stderr(f"ocipy: {message}{_append(path, _entry(style, 'error', message, extra))}\n")
+    elif style == "json":
+        _stderr(_entry(style, "error", message, extra))
+    else:
+        _stderr("".join(f"ocipy: warning: {one_line(text)}\n" for text in warning.pending))
+        _stderr(f"ocipy: {message}\n")
+        for line in error.more if isinstance(error, ConfigError) else ():
+            _stderr(f"ocipy: {one_line(line)}\n")
+        _stderr(trace)
+
+
+def report_warnings(invocation: Invocation) -> None:
+    """The warnings of a command that succeeded."""
+    path, style = invocation.flags.get("log", ""), invocation.flags.get("log-format", "text")
+    if invocation.flags.get("log-level") == "error":
+        return
+    for text in warning.pending:
+        message = one_line(text)
+        if path:
+            _append(path, _entry(style, "warning", message, {}))
+        else:
+            _stderr(_entry(style, "warning", message, {}) if style == "json" else f"ocipy: warning: {message}\n")

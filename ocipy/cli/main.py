@@ -1,0 +1,94 @@
+"""The command: parse, import the one verb, run it, turn what went wrong into one line and an exit code."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from ocipy import warning
+from ocipy.cli.options import Invocation, parse
+from ocipy.errors import OcipyError, UsageError
+
+EXEC_FAILURE = 255  # a failure of ocipy itself in exec, so that it is not taken for the program's code
+
+
+def main(argv: list[str]) -> int:
+    """Run ``argv`` (without the program's name); returns the exit code. Never raises, never prints a traceback."""
+    invocation = Invocation()
+    try:
+        parse(argv, invocation)
+        code = _run(invocation)
+        if warning.pending:
+            from ocipy.cli.log import report_warnings
+
+            report_warnings(invocation)
+        return code
+    except BaseException as error:  # a command answers with a line, whatever happened
+        return _fail(error, invocation)
+
+
+def _run(invocation: Invocation) -> int:
+    if invocation["help"]:
+        from ocipy.cli.help import text
+
+        write(text(invocation.verb))
+        return 0
+    if invocation["version"] and not invocation.verb:
+        from ocipy.cli.version import version
+
+        write(version())
+        return 0
+    _check_globals(invocation)
+    name = "ocipy.cli." + invocation.verb
+    __import__(name)
+    code: int = sys.modules[name].run(invocation)
+    return code
+
+
+def _check_globals(invocation: Invocation) -> None:
+    if invocation["log-format"] not in ("text", "json"):
+        style, invocation.flags["log-format"] = invocation["log-format"], "text"
+        raise UsageError(f"invalid log-format: {style} (text or json)")
+    if invocation["cgroup-manager"] not in ("", "cgroupfs", "systemd", "disabled"):
+        raise UsageError(f"invalid cgroup-manager: {invocation['cgroup-manager']} (cgroupfs, systemd or disabled)")
+    if invocation["rootless"] not in ("auto", "true", "false"):
+        raise UsageError(f"invalid rootless: {invocation['rootless']} (true, false or auto)")
+
+
+def _fail(error: BaseException, invocation: Invocation) -> int:
+    if isinstance(error, SystemExit):
+        return error.code if isinstance(error.code, int) else 1
+    from ocipy.cli.log import report
+
+    trace = ""
+    if not isinstance(error, OcipyError):
+        if invocation.flags.get("debug"):
+            import traceback
+
+            trace = "".join(traceback.format_exception(error))
+        error = _in_words(error)
+    report(error, invocation, trace)
+    if invocation.verb == "exec" and not isinstance(error, UsageError):
+        return EXEC_FAILURE
+    return error.exit_code if isinstance(error, OcipyError) else 1
+
+
+def _in_words(error: BaseException) -> BaseException:
+    """An error that no layer put into words: name what is known, so that the line can be acted on."""
+    if isinstance(error, KeyboardInterrupt):
+        return OcipyError("interrupted")
+    if isinstance(error, MemoryError):
+        return OcipyError("out of memory: the memory limit of ocipy's own cgroup may be too small")
+    if isinstance(error, OSError) and error.strerror:
+        from ocipy.errors import strerror
+
+        place = f"{os.fsdecode(error.filename)}: " if isinstance(error.filename, str | bytes) else ""
+        return OcipyError(f"{place}{strerror(error.errno)}")
+    return OcipyError(f"unexpected {type(error).__name__}: {error} (--debug tells where)")
+
+
+def write(text: str) -> None:
+    """Standard output, all of it. Raises OSError (a closed pipe)."""
+    data = text.encode("utf-8", "backslashreplace")
+    while data:
+        data = data[os.write(1, data) :]

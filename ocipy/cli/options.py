@@ -1,0 +1,236 @@
+"""The command line as a table, and the parser of Go-style flags that reads it.
+
+``--name value``, ``--name=value``, ``-n value``, ``-n=value``, one dash or two before either name, booleans alone or as ``--name=false``;
+flags and arguments may be mixed up to ``--``, except for ``exec``, where the first argument ends ocipy's flags.
+Callers read some of the messages: "flag needs an argument" and "flag provided but not defined".
+"""
+
+from __future__ import annotations
+
+from ocipy.errors import UsageError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+BOOL, TEXT, NUMBER, LIST = "bool", "text", "number", "list"
+
+Flag = tuple[str, str, str, "str | None", str]  # name, short name, kind, default (None: of the kind), help
+
+GLOBAL: tuple[Flag, ...] = (
+    ("root", "", TEXT, None, "directory of the containers' state (default: /run/ocipy, or $XDG_RUNTIME_DIR/ocipy)"),
+    ("log", "", TEXT, None, "file that errors and warnings are appended to, instead of standard error"),
+    ("log-format", "", TEXT, "text", "text or json"),
+    ("log-level", "", TEXT, None, "error, warning, info or debug: what the log may hold"),
+    ("debug", "", BOOL, None, "write the origin of unexpected errors to the log"),
+    ("systemd-cgroup", "", BOOL, None, "cgroups through systemd: cgroupsPath is slice:prefix:name"),
+    ("cgroup-manager", "", TEXT, None, "cgroupfs, systemd or disabled"),
+    ("rootless", "", TEXT, "auto", "ignore cgroup permission errors: true, false or auto"),
+    ("help", "h", BOOL, None, "show this text"),
+    ("version", "v", BOOL, None, "show the version"),
+)
+_HELP: Flag = ("help", "h", BOOL, None, "show this text")
+_BUNDLE: Flag = ("bundle", "b", TEXT, None, "directory with config.json and the root filesystem (default: here)")
+_PRESERVE: Flag = ("preserve-fds", "", NUMBER, None, "number of extra file descriptors to pass, after stdio and LISTEN_FDS")
+_PID_FILE: Flag = ("pid-file", "", TEXT, None, "file that gets the process id, in digits")
+_TERMINAL: tuple[Flag, ...] = (
+    ("console-socket", "", TEXT, None, "unix socket that receives the terminal's file descriptor"),
+    ("pidfd-socket", "", TEXT, None, "unix socket that receives a pidfd of the process"),
+)
+_MAKE: tuple[Flag, ...] = (
+    ("no-pivot", "", BOOL, None, "move the root mount instead of pivot_root: for a root filesystem on a ramdisk"),
+    ("no-new-keyring", "", BOOL, None, "keep the caller's session keyring"),
+)
+
+
+class Verb:
+    """One command: its arguments for the usage line, how many (``most`` None: no limit), its flags, one line of help."""
+
+    __slots__ = ("arguments", "flags", "least", "mixed", "most", "summary")
+
+    def __init__(
+        self, arguments: str, least: int, most: int | None, summary: str, flags: tuple[Flag, ...] = (), *, mixed: bool = True
+    ) -> None:
+        self.arguments, self.least, self.most, self.summary = arguments, least, most, summary
+        self.flags, self.mixed = (*flags, _HELP), mixed
+
+
+VERBS: dict[str, Verb] = {
+    "create": Verb(
+        "CONTAINER", 1, 1, "make a container from a bundle; its program waits for start",
+        (_BUNDLE, *_TERMINAL, _PID_FILE, *_MAKE, _PRESERVE),
+    ),
+    "start": Verb("CONTAINER", 1, 1, "execute the program of a created container"),
+    "run": Verb(
+        "CONTAINER", 1, 1, "create, start, wait and delete in one command",
+        (
+            _BUNDLE, *_TERMINAL, _PID_FILE, *_MAKE, _PRESERVE,
+            ("detach", "d", BOOL, None, "return once the program runs"),
+            ("keep", "", BOOL, None, "leave the stopped container for delete"),
+            ("no-subreaper", "", BOOL, None, "do not adopt the orphans of the container"),
+        ),
+    ),
+    "exec": Verb(
+        "CONTAINER [COMMAND [ARGUMENT...]]", 1, None, "execute another process in a running container",
+        (
+            *_TERMINAL, _PID_FILE, _PRESERVE,
+            ("cwd", "", TEXT, None, "working directory in the container"),
+            ("env", "e", LIST, None, "NAME=VALUE to add to the environment (repeatable)"),
+            ("tty", "t", BOOL, None, "allocate a terminal"),
+            ("user", "u", TEXT, None, "UID[:GID]"),
+            ("additional-gids", "g", LIST, None, "supplementary group id (repeatable)"),
+            ("process", "p", TEXT, None, "file with the process object, instead of a command"),
+            ("detach", "d", BOOL, None, "return once the process runs"),
+            ("process-label", "", TEXT, None, "SELinux label of the process"),
+            ("apparmor", "", TEXT, None, "AppArmor profile of the process"),
+            ("no-new-privs", "", BOOL, None, "set no_new_privs"),
+            ("cap", "c", LIST, None, "capability to add (repeatable)"),
+            ("cgroup", "", LIST, None, "[CONTROLLER:]PATH of a cgroup below the container's (repeatable)"),
+            ("ignore-paused", "", BOOL, None, "also in a paused container"),
+        ),
+        mixed=False,
+    ),
+    "state": Verb("CONTAINER", 1, 1, "print the state of a container as JSON"),
+    "kill": Verb(
+        "CONTAINER [SIGNAL]", 1, 2, "send a signal, SIGTERM by default, to the container's first process",
+        (("all", "a", BOOL, None, "to every process of the container"),),
+    ),
+    "delete": Verb(
+        "CONTAINER", 1, 1, "remove what is left of a stopped or never started container",
+        (("force", "f", BOOL, None, "kill it first if it runs; an absent container is no error"),),
+    ),
+    "list": Verb(
+        "", 0, 0, "list the containers",
+        (
+            ("format", "f", TEXT, "table", "table or json"),
+            ("quiet", "q", BOOL, None, "only the ids"),
+        ),
+    ),
+    "spec": Verb(
+        "", 0, 0, "write a config.json to begin with",
+        (_BUNDLE, ("rootless", "", BOOL, None, "for a container made without root")),
+    ),
+    "features": Verb("", 0, 0, "print what this runtime supports as JSON"),
+    "plan": Verb(
+        "[BUNDLE]", 0, 1, "print every step that create would do, and do none",
+        (_BUNDLE, ("format", "f", TEXT, "text", "text or json"), *_MAKE, _PRESERVE),
+    ),
+}  # fmt: skip
+
+
+class Invocation:
+    """What the caller asked for: ``verb``, ``args``, and ``flags`` by long name, the global ones among them."""
+
+    __slots__ = ("args", "flags", "verb")
+
+    def __init__(self) -> None:
+        self.verb = ""
+        self.args: list[str] = []
+        self.flags: dict[str, Any] = {}
+
+    def __getitem__(self, name: str) -> Any:
+        """The value of a flag: bool, str ("" when not given), int, or list of str."""
+        return self.flags[name]
+
+
+_TRUE = ("1", "t", "T", "true", "TRUE", "True")
+_FALSE = ("0", "f", "F", "false", "FALSE", "False")
+
+
+def parse(argv: list[str], into: Invocation) -> None:
+    """Read argv (without the program's name) into ``into``, which holds the global flags even if the rest is wrong.
+
+    Raises UsageError. Only --help or --version leave ``into.verb`` empty, or the number of arguments unchecked.
+    """
+    _defaults(GLOBAL, into.flags)
+    rest = _scan(argv, GLOBAL, into.flags, into.args, "", mixed=False)
+    if not rest and not into.args:
+        into.flags["help"] = into.flags["help"] or not into.flags["version"]
+        return
+    name, *words = into.args + rest
+    into.args = []
+    if name in ("help", "h"):
+        into.flags["help"] = True
+        into.verb = words[0] if words and words[0] in VERBS else ""
+        return
+    verb = VERBS.get(name)
+    if verb is None:
+        raise UsageError(f'unknown command "{name}" (ocipy --help lists the commands)')
+    into.verb = name
+    _defaults(verb.flags, into.flags)
+    into.args += _scan(words, verb.flags, into.flags, into.args, name, mixed=verb.mixed)
+    if not into.flags["help"]:
+        _check_count(name, verb, len(into.args))
+
+
+def _defaults(flags: tuple[Flag, ...], values: dict[str, Any]) -> None:
+    for name, _, kind, default, _ in flags:
+        if kind == BOOL:
+            values.setdefault(name, False)
+        elif kind == LIST:
+            values[name] = []
+        else:
+            values[name] = 0 if kind == NUMBER else default or ""
+
+
+def _scan(
+    words: list[str], flags: tuple[Flag, ...], values: dict[str, Any], args: list[str], verb: str, *, mixed: bool
+) -> list[str]:
+    """Take flags off ``words`` into ``values``, arguments into ``args``; returns what follows ``--`` or the end of the flags."""
+    at = 0
+    while at < len(words):
+        word = words[at]
+        at += 1
+        if word == "--":
+            return words[at:]
+        if word[:1] != "-" or word == "-":
+            args.append(word)
+            if not mixed:
+                return words[at:]
+            continue
+        name, equals, value = word[2 if word[1] == "-" else 1 :].partition("=")
+        flag = _find(name, flags, verb)
+        if not equals and flag[2] != BOOL:
+            if at == len(words):
+                raise UsageError(f"flag needs an argument: -{name}{_see(verb)}")
+            value = words[at]
+            at += 1
+        _set(flag, name, value if equals or flag[2] != BOOL else "true", values)
+    return []
+
+
+def _find(name: str, flags: tuple[Flag, ...], verb: str) -> Flag:
+    for flag in flags:
+        if name and name in (flag[0], flag[1]):
+            return flag
+    raise UsageError(f"flag provided but not defined: -{name}{_see(verb)}")
+
+
+def _set(flag: Flag, name: str, value: str, values: dict[str, Any]) -> None:
+    kind = flag[2]
+    if kind == BOOL:
+        if value not in _TRUE and value not in _FALSE:
+            raise UsageError(f'invalid boolean value "{value}" for -{name}')
+        values[flag[0]] = value in _TRUE
+    elif kind == NUMBER:
+        if not (value.isascii() and value.isdecimal() and len(value) < 10):
+            raise UsageError(f'invalid value "{value}" for flag -{name}: not a number')
+        values[flag[0]] = int(value)
+    elif kind == LIST:
+        values[flag[0]].append(value)
+    else:
+        values[flag[0]] = value
+
+
+def _see(verb: str) -> str:
+    return f" (see ocipy {verb} --help)" if verb else " (see ocipy --help)"
+
+
+def _check_count(name: str, verb: Verb, count: int) -> None:
+    if verb.least <= count and (verb.most is None or count <= verb.most):
+        return
+    if verb.least == verb.most:
+        words = f"exactly {verb.least}"
+    else:
+        words = f"at least {verb.least}" if count < verb.least else f"at most {verb.most}"
+    raise UsageError(f'"{name}" requires {words} argument(s), {count} given: ocipy {name} {verb.arguments}'.rstrip())
