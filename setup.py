@@ -22,6 +22,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from setuptools import Command, setup
+from setuptools.command.build import build
 from setuptools.command.build_ext import build_ext
 from setuptools.command.build_py import build_py
 from setuptools.errors import CompileError
@@ -36,7 +37,7 @@ OUTPUT = f"build/native-{sysconfig.get_platform()}-{PY_VERSION}"  # relative: da
 INIT_SOURCES = ("init.c", "op_*.c", "sys*.c")
 LAUNCHER_SOURCES = ("launcher.c", "launch_*.c")
 CFLAGS = shlex.split(
-    "-std=gnu11 -Os -Wall -Wextra -Wvla -Wstack-usage=16384 -Wshadow -Wundef -Wstrict-prototypes -Wmissing-prototypes"
+    "-std=gnu11 -Os -Wall -Wextra -Wvla -Wstack-usage=16384 -Wshadow -Wundef -Wstrict-prototypes"
     " -ffreestanding -fno-pie -fno-stack-protector -fno-asynchronous-unwind-tables -fno-unwind-tables -fno-common"
     # A loop that clears memory must not become a call of memset: memset may be that loop.
     " -fno-tree-loop-distribute-patterns -ffunction-sections -fdata-sections -fmerge-all-constants"
@@ -123,35 +124,42 @@ def execute(command: list[str]) -> None:
         raise CompileError(str(error)) from error
 
 
+class Build(build):
+    sub_commands = [("build_native", None), *build.sub_commands]
+
+
 class BuildExt(build_ext):
-    """The cffi shim, and beside it the static init as a data file of the package."""
+    """The cffi shim; with --inplace the static init beside it, so that the source tree can be imported."""
 
     def run(self) -> None:
         self.run_command("build_native")
-        package = NATIVE if self.inplace else Path(self.build_lib) / "ocipy" / "_native"
-        package.mkdir(parents=True, exist_ok=True)
-        if (init := ROOT / OUTPUT / "init").exists():
-            shutil.copy2(init, package / "init")
+        if self.inplace:
+            copy_init(NATIVE)
         super().run()
 
 
 class BuildPy(build_py):
-    """Generated modules, and the schemas that explain a refusal, as ocipy/config/spec/*.json."""
+    """Python modules, and as data of the package the static init and the schemas that explain a refusal."""
 
     def run(self) -> None:
-        generate()
-        for stale in Path(self.build_lib).glob("ocipy/**/*.py"):  # else a module removed from the tree stays in the wheel
+        self.run_command("build_native")
+        package = Path(self.build_lib) / "ocipy"
+        for stale in package.glob("**/*.py"):  # else a module removed from the tree stays in the wheel
             stale.unlink()
         super().run()
-        target = Path(self.build_lib) / "ocipy" / "config" / "spec"
-        target.mkdir(parents=True, exist_ok=True)
+        copy_init(package / "_native")
+        (package / "config" / "spec").mkdir(parents=True, exist_ok=True)
         for schema in (ROOT / "spec").glob("*.json"):
-            shutil.copy2(schema, target / schema.name)
+            shutil.copy2(schema, package / "config" / "spec" / schema.name)
+
+
+def copy_init(directory: Path) -> None:
+    shutil.copy2(ROOT / OUTPUT / "init", directory / "init")
 
 
 os.chdir(ROOT)
 setup(
-    cmdclass={"build_native": BuildNative, "build_ext": BuildExt, "build_py": BuildPy},
+    cmdclass={"build": Build, "build_native": BuildNative, "build_ext": BuildExt, "build_py": BuildPy},
     cffi_modules=["ocipy/_native/build.py:ffibuilder"] if (NATIVE / "shim.cdef").exists() else [],
     # An ELF on the PATH: scripts= reads its files as text. The wheel keeps the execute bit.
     data_files=[("bin", [f"{OUTPUT}/ocipy"])],
