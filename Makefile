@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 SOURCES := $(shell find ocipy spec -name '*.py' -o -name '*.[ch]' -o -name '*.cdef' -o -name '*.json') \
 	setup.py pyproject.toml README.md LICENSE
-GENERATED := ocipy/config/_compiled.py ocipy/_native/ops.h
+GENERATED := ocipy/_commit.py ocipy/config/_compiled.py ocipy/_native/ops.h
 export PYTHON
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 

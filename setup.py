@@ -1,5 +1,6 @@
 """Build what cannot be plain Python, in this order:
 
+    git ──▶ ocipy/_commit.py                                           what --version says
     ocipy/plan/ops.py ──c_header()──▶ ocipy/_native/ops.h              opcodes, one source for both languages
     spec/*.json ──compile_schema──▶ ocipy/config/_compiled.py          the validator of the hot path
     init.c op_*.c sys*.c ──▶ ocipy/_native/init                        static, freestanding: runs inside containers
@@ -51,7 +52,9 @@ LDFLAGS = shlex.split(
 
 
 def generate() -> None:
-    """Write ops.h and _compiled.py, each only where its text changed, so that make and distutils see no news."""
+    """Write _commit.py, ops.h and _compiled.py, each only where its text changed, so that make and distutils see no news."""
+    if commit := current_commit():
+        write_if_changed(ROOT / "ocipy" / "_commit.py", f'COMMIT = "{commit}"\n')
     header = runpy.run_path(str(ROOT / "ocipy/plan/ops.py"))["c_header"]()
     write_if_changed(NATIVE / "ops.h", header)
     compiler = CONFIG / "compile_schema.py"
@@ -59,6 +62,14 @@ def generate() -> None:
     compiled = CONFIG / "_compiled.py"
     if compiler.exists() and schemas and newer(compiled, [compiler, *schemas]):
         runpy.run_path(str(compiler))["generate"](ROOT / "spec", compiled)
+
+
+def current_commit() -> str:
+    """"" in a source archive, which brings its own _commit.py."""
+    if not (ROOT / ".git").exists():
+        return ""
+    git = subprocess.run(["git", "-C", str(ROOT), "rev-parse", "HEAD"], check=False, capture_output=True, text=True)
+    return git.stdout.strip() or "unknown"
 
 
 def write_if_changed(path: Path, text: str) -> None:

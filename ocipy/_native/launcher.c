@@ -36,9 +36,9 @@ static const char *const listen_environment[] = {"LISTEN_FDS", "LISTEN_PID", "LI
 
 /* Options that take a value in the next argument: needed to find the end of our own options in `exec`. */
 static const char *const valued_options[] = {
-	"root", "log", "log-format", "log-level", "cgroup-manager", "rootless", "criu", "bundle", "b", "config",
+	"root", "log", "log-format", "log-level", "cgroup-manager", "rootless", "criu", "bundle", "b",
 	"console-socket", "pid-file", "pidfd-socket", "preserve-fds", "cwd", "env", "e", "user", "u", "additional-gids",
-	"g", "process", "p", "process-label", "apparmor", "cap", "cgroup",
+	"g", "process", "p", "process-label", "apparmor", "cap", "c", "cgroup",
 };
 
 static const char *const site_directories[] = {

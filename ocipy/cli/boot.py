@@ -20,7 +20,7 @@ def boot(arguments: list[str]) -> NoReturn:
         status = 130
     except SystemExit as request:
         status = request.code if isinstance(request.code, int) else int(request.code is not None)
-    except BaseException as error:  # noqa: BLE001 - a broken installation, or a bug: one line all the same
+    except BaseException as error:  # a broken installation, or a bug: one line all the same
         status = 1
         text = " ".join(f"{type(error).__name__}: {error}".split())
         posix.write(2, f"ocipy: internal error: {text}\n".encode("utf-8", "backslashreplace"))
