@@ -1,0 +1,39 @@
+"""ocipy run: create and start; in the foreground also wait and delete."""
+
+from __future__ import annotations
+
+from ocipy.cli.create import make_request
+from ocipy.container import foreground
+from ocipy.container.lifecycle import create, send_console, start
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from ocipy.cli.options import Invocation
+
+
+def run(invocation: Invocation) -> int:
+    """With --detach 0 once the program runs, else its exit code or 128 + signal."""
+    request = make_request(invocation)
+    ptmx: list[int] = []
+    if invocation["console-socket"]:
+        request.on_console = send_console(invocation["console-socket"])
+    elif not invocation["detach"]:
+        request.on_console = ptmx.append
+    if not invocation["detach"] and not invocation["no-subreaper"]:
+        foreground.become_subreaper()
+    created = create(request)
+    from ocipy.container.delete import undo
+
+    try:
+        start(created.entry)
+    except BaseException:
+        undo(created.entry, created.record)
+        raise
+    if invocation["detach"]:
+        return 0
+    created.entry.unlock()
+    code = foreground.wait(created.record.pid, created.pidfd, *ptmx)
+    if not invocation["keep"]:
+        created.entry.lock(wait=True)
+        undo(created.entry, created.record)
+    return code

@@ -1,0 +1,18 @@
+"""ocipy start: the program of a created container is executed."""
+
+from __future__ import annotations
+
+from ocipy.container.lifecycle import start
+from ocipy.container.store import Store
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from ocipy.cli.options import Invocation
+
+
+def run(invocation: Invocation) -> int:
+    """Exit code 0 once execve has succeeded and the poststart hooks have."""
+    entry = Store(invocation["root"]).open(invocation.args[0])
+    entry.lock(wait=False)
+    start(entry)
+    return 0

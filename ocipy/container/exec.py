@@ -1,0 +1,143 @@
+"""exec: another process in a running container, by a plan that joins instead of makes."""
+
+from __future__ import annotations
+
+import os
+
+from ocipy.config.load import parse_config, parse_process
+from ocipy.container.lifecycle import send_fd_to, write_pid_file
+from ocipy.container.session import Session
+from ocipy.container.state import liveness, status
+from ocipy.errors import NotRunningError, OcipyError, StateError
+from ocipy.linux.assemble import Options, assemble_exec
+from ocipy.linux.host import read_host
+from ocipy.linux.namespaces import CLONE_FLAGS, PROC_NAMES
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from ocipy.config.types import Config, Process
+    from ocipy.container.record import Record
+    from ocipy.container.store import Entry
+
+
+class ExecRequest:
+    """``process_file``: path of a process object ("" for none); the rest changes a copy of the container's own process."""
+
+    __slots__ = (
+        "additional_gids", "apparmor", "args", "caps", "cwd", "env", "ignore_paused", "no_new_privs", "on_console", "options", "pid_file",
+        "pidfd_socket", "process_file", "process_label", "tty", "user",
+    )  # fmt: skip
+
+    def __init__(self, container_id: str) -> None:
+        self.options = Options(container_id, "")
+        self.process_file = self.cwd = self.user = self.apparmor = self.process_label = self.pid_file = self.pidfd_socket = ""
+        self.args: list[str] = []
+        self.env: list[str] = []
+        self.caps: list[str] = []
+        self.additional_gids: list[str] = []
+        self.tty = self.no_new_privs = self.ignore_paused = False
+        self.on_console: Callable[[int], None] | None = None
+
+
+def execute(entry: Entry, request: ExecRequest) -> tuple[int, int]:
+    """(pid, pidfd) of the process once its execve has succeeded. Raises OcipyError, nothing being left then."""
+    record = entry.read()
+    _check_status(entry, record, request)
+    target = liveness(record)
+    if target is None:
+        raise NotRunningError(entry.id, "cannot exec")
+    config = parse_config(entry.read_config(), "config.json")
+    process = _process(config, request)
+    if process.get("terminal") and request.on_console is None:
+        raise OcipyError("a detached terminal needs --console-socket, which receives it")
+    options = request.options
+    options.bundle = record.bundle
+    flags = _flags(record.pid)
+    plan = assemble_exec(
+        config, process, read_host(), options, pid=record.pid, flags=flags, cgroup_paths=record.cgroup_paths
+    )
+    session = Session(plan, record, entry)
+    session.target_pidfd = target
+    if request.on_console is not None:
+        session.on_console = request.on_console
+    try:
+        session.run()
+        if request.pidfd_socket:
+            send_fd_to(request.pidfd_socket, session.pidfd, b"pidfd")
+        if request.pid_file:
+            write_pid_file(request.pid_file, session.pid)
+    except BaseException:
+        session.abort()
+        raise
+    finally:
+        os.close(target)
+    return session.pid, session.pidfd
+
+
+def _check_status(entry: Entry, record: Record, request: ExecRequest) -> None:
+    found = status(entry, record)
+    if found == "paused" and not request.ignore_paused:
+        raise StateError("cannot exec in a paused container (use --ignore-paused to override)")
+    if found in ("stopped", "creating"):
+        raise NotRunningError(entry.id, f"cannot exec in a {found} container")
+
+
+def _process(config: Config, request: ExecRequest) -> Process:
+    if request.process_file:
+        try:
+            fd = os.open(request.process_file, os.O_RDONLY | os.O_CLOEXEC)
+        except OSError as error:
+            raise OcipyError(f"process file {request.process_file}: {os.strerror(error.errno or 0).lower()}") from None
+        with open(fd, "rb", buffering=0) as file:
+            return parse_process(file.read(1 << 23), request.process_file)
+    if not request.args:
+        raise OcipyError("exec needs a command, or --process with a file")
+    process: Process = {**config["process"], "args": request.args, "terminal": request.tty}
+    process.pop("consoleSize", None)
+    _apply_flags(process, request)
+    return process
+
+
+def _apply_flags(process: Process, request: ExecRequest) -> None:
+    """The flags of the argv form on top of the container's own process."""
+    if request.cwd:
+        process["cwd"] = request.cwd
+    if request.env:
+        process["env"] = [*(process.get("env") or []), *request.env]
+    if request.user or request.additional_gids:
+        from ocipy.config.user import parse_id, parse_user
+
+        user = {**(process.get("user") or {"uid": 0, "gid": 0})}
+        if request.user:
+            user.update(parse_user(request.user))
+        if request.additional_gids:
+            user["additionalGids"] = [parse_id(text) for text in request.additional_gids]
+        process["user"] = user
+    if request.no_new_privs:
+        process["noNewPrivileges"] = True
+    if request.apparmor:
+        process["apparmorProfile"] = request.apparmor
+    if request.process_label:
+        process["selinuxLabel"] = request.process_label
+    if request.caps:
+        # Never inheritable, never ambient (CVE-2022-29162): only what the process itself may use.
+        sets = dict(process.get("capabilities") or {})
+        for name in ("bounding", "effective", "permitted"):
+            sets[name] = [*(sets.get(name) or []), *request.caps]
+        process["capabilities"] = sets
+
+
+def _flags(pid: int) -> int:
+    """CLONE_NEW* of the namespaces that the container does not share with us: setns refuses our own user namespace."""
+    flags = 0
+    for kind, flag in CLONE_FLAGS.items():
+        name = PROC_NAMES.get(kind, kind)
+        try:
+            theirs, ours = os.stat(f"/proc/{pid}/ns/{name}"), os.stat(f"/proc/self/ns/{name}")
+        except FileNotFoundError:
+            continue
+        if theirs.st_ino != ours.st_ino:
+            flags |= flag
+    return flags

@@ -1,0 +1,270 @@
+"""create, start and run (runtime.md, Lifecycle; its step numbers stand in the comments)."""
+
+from __future__ import annotations
+
+import os
+
+from ocipy import warning
+from ocipy.config.load import load_config
+from ocipy.container.record import CREATED, Record, now
+from ocipy.container.session import ERROR, EXECUTING, GO, REPORT, Session, message
+from ocipy.container.store import Entry, Store, boot_id, start_time
+from ocipy.errors import HookError, OcipyError, StateError
+from ocipy.linux import sys
+from ocipy.linux.assemble import Assembled, Options, assemble
+from ocipy.linux.host import read_host
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from ocipy.config.types import Config
+
+
+# What the plan depends on besides the config: kept, so that `start` can say which step of it failed.
+PLAN_OPTIONS = ("no_pivot", "no_new_keyring", "preserve_fds", "extra_env", "extra_mounts", "cgroup_manager")
+
+
+class Request:
+    """What create and run are asked for. ``options``: what changes the plan; ``on_console`` takes the ptmx of a terminal."""
+
+    __slots__ = ("bundle", "id", "on_console", "options", "pid_file", "pidfd_socket", "store")
+
+    def __init__(self, store: Store, container_id: str, bundle: str) -> None:
+        self.store, self.id = store, container_id
+        self.bundle = os.path.abspath(bundle or ".")
+        self.options = Options(container_id, self.bundle)
+        self.pid_file = self.pidfd_socket = ""
+        self.on_console: Callable[[int], None] | None = None
+
+
+class Created:
+    """A container that waits for start: ``pidfd`` is ours to close, ``entry`` holds the lock."""
+
+    __slots__ = ("config", "entry", "pidfd", "record")
+
+    def __init__(self, entry: Entry, record: Record, config: Config, pidfd: int) -> None:
+        self.entry, self.record, self.config, self.pidfd = entry, record, config, pidfd
+
+
+def create(request: Request) -> Created:
+    """Steps 1 to 5: all that the config asks for exists, the program has not begun. On any error nothing is left."""
+    config, raw = load_config(request.bundle)
+    _check_console(config, request)
+    assembled = assemble(config, read_host(), request.options)
+    for text in assembled.warnings:
+        warning.warn(text)
+    entry = request.store.create(request.id)
+    session = None
+    record = Record(request.id)
+    try:
+        record = _journal(request, config, assembled, entry, raw)
+        session = _session(request, config, assembled, record, entry)
+        session.run()
+        _announce(request, record, session.pidfd)
+    except BaseException as error:
+        _undo(session, entry, record, config, error)
+        raise
+    return Created(entry, record, config, session.pidfd)
+
+
+def _check_console(config: Config, request: Request) -> None:
+    """Who gets the terminal must be known before anything is made."""
+    terminal = config["process"].get("terminal")
+    if terminal and request.on_console is None:
+        raise OcipyError("process.terminal is set: give --console-socket, which receives the terminal (or run without --detach)")
+
+
+def _journal(request: Request, config: Config, assembled: Assembled, entry: Entry, raw: bytes) -> Record:
+    """Written down before the first side effect: what delete must look for, should we be killed."""
+    from ocipy.linux.cgroups import absent
+
+    record = Record(request.id)
+    pid = os.getpid()
+    record.runtime_pid, record.runtime_start_time = pid, start_time(pid)
+    record.boot_id, record.bundle, record.created = boot_id(), request.bundle, now()
+    record.rootfs = os.path.normpath(request.options.rootfs(config))
+    record.owner_uid = os.geteuid()
+    record.annotations = config.get("annotations") or {}
+    record.cgroup_manager = request.options.cgroup_manager
+    record.cgroup_paths = assembled.cgroup.paths
+    record.made_cgroups = absent(list(assembled.cgroup.paths.values()))
+    kinds = {item["type"]: item.get("path") for item in config.get("linux", {}).get("namespaces") or ()}
+    record.own_pid_namespace = "pid" in kinds and not kinds["pid"]
+    if "mount" not in kinds:
+        record.mounts = _host_mounts(config, record.rootfs)
+    hooks = config.get("hooks") or {}
+    record.hooks_after = bool(hooks.get("poststart") or hooks.get("poststop"))
+    record.extra["options"] = {name: getattr(request.options, name) for name in PLAN_OPTIONS}
+    entry.write_config(raw)
+    entry.write(record)
+    return record
+
+
+def _host_mounts(config: Config, rootfs: str) -> list[str]:
+    """Without a mount namespace of its own, a container's mounts are the host's: delete takes them away again."""
+    return [rootfs + "/" + item["destination"].strip("/") for item in config.get("mounts") or ()]
+
+
+def _session(request: Request, config: Config, assembled: Assembled, record: Record, entry: Entry) -> Session:
+    session = Session(assembled.steps, record, entry)
+
+    def on_pid() -> None:
+        record.pid, record.start_time = session.pid, start_time(session.pid)
+        entry.write(record)
+
+    def hook_state() -> bytes:
+        from ocipy.container.hooks import state_json
+
+        return state_json(record, "creating", session.pid)
+
+    session.on_pid, session.hook_state = on_pid, hook_state
+    if request.on_console is not None:
+        session.on_console = request.on_console
+    session.listener_state = lambda fd: _send_listener(config, record, session.pid, fd)
+    return session
+
+
+def _send_listener(config: Config, record: Record, pid: int, fd: int) -> None:
+    """The seccomp agent gets the listener and a ContainerProcessState (config-linux.md, Seccomp)."""
+    from ocipy.container.listener import send_listener
+
+    try:
+        send_listener(config["linux"]["seccomp"], record, pid, fd)
+    finally:
+        os.close(fd)
+
+
+def _announce(request: Request, record: Record, pidfd: int) -> None:
+    """The pid file: digits without a newline, complete when it appears."""
+    if request.pidfd_socket:
+        send_fd_to(request.pidfd_socket, pidfd, b"pidfd")
+    if request.pid_file:
+        write_pid_file(request.pid_file, record.pid)
+
+
+def write_pid_file(path: str, pid: int) -> None:
+    """Raises OcipyError."""
+    directory, name = os.path.split(path)
+    temporary = os.path.join(directory, f".{name}.{os.getpid()}")
+    try:
+        fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
+        try:
+            os.write(fd, b"%d" % pid)
+        finally:
+            os.close(fd)
+        os.rename(temporary, path)
+    except OSError as error:
+        raise OcipyError(f"pid file {path}: {os.strerror(error.errno or 0).lower()}") from None
+
+
+def send_fd_to(path: str, fd: int, name: bytes) -> None:
+    """Sends an fd with a name to whoever listens on a unix socket. Raises OcipyError."""
+    try:
+        sock = sys.connect_unix_stream(path)
+        try:
+            sys.sendmsg_fd(sock, name, [fd])
+        finally:
+            os.close(sock)
+    except OSError as error:
+        raise OcipyError(f"socket {path}: {os.strerror(error.errno or 0).lower()}") from None
+
+
+def send_console(path: str) -> Callable[[int], None]:
+    """A taker of the ptmx for --console-socket; callers want a non-empty name with it."""
+
+    def send(ptmx: int) -> None:
+        try:
+            send_fd_to(path, ptmx, b"/dev/ptmx")
+        finally:
+            os.close(ptmx)
+
+    return send
+
+
+def _undo(session: Session | None, entry: Entry, record: Record, config: Config, error: BaseException) -> None:
+    """As if never attempted (runtime.md, Errors); after a failed hook the lifecycle goes on with poststop (step 12)."""
+    from ocipy.container.delete import undo
+
+    if session is not None:
+        session.abort()
+    record.hooks_after = isinstance(error, HookError) and bool((config.get("hooks") or {}).get("poststop"))
+    undo(entry, record)
+
+
+def start(entry: Entry) -> None:
+    """Steps 6 to 9: GO to init; a failed execve comes back with its errno. The entry is locked by the caller."""
+    from ocipy.container.state import status
+
+    record = entry.read()
+    found = status(entry, record)
+    if found != CREATED:
+        what = "is paused" if found == "paused" else f"is {found}"
+        raise StateError(f'cannot start container "{entry.id}": it {what}, not created')
+    _go(entry)
+    if record.hooks_after:
+        _poststart(entry, record)
+
+
+def _go(entry: Entry) -> None:
+    try:
+        sock = sys.connect_unix(entry.dirfd, "start")
+        sys.sendmsg_fd(sock, message(GO), [])
+    except OSError as error:
+        raise StateError(f'cannot start container "{entry.id}": its init does not answer ({error.strerror})') from None
+    executing = False
+    while True:
+        try:
+            data, _ = sys.recvmsg_fds(sock, REPORT.size)
+        except ConnectionResetError:
+            data = b""
+        if not data:
+            break
+        kind, step, call, errno, value = REPORT.unpack(data)
+        if kind == EXECUTING:
+            executing = True
+        elif kind == ERROR:
+            raise _start_error(entry, step, call, errno, value)
+    os.close(sock)
+    if not executing:
+        raise StateError(f'cannot start container "{entry.id}": its init ended')
+
+
+def _start_error(entry: Entry, index: int, call: int, errno: int, value: int) -> OcipyError:
+    """The plan is made again from the frozen config, to say in words which step failed."""
+    from ocipy.config.load import parse_config
+    from ocipy.container.reports import explain
+    from ocipy.plan import ops
+
+    record = entry.read()
+    options = Options(entry.id, record.bundle)
+    for name, kept in record.extra.get("options", {}).items():
+        setattr(options, name, kept)
+    plan = assemble(parse_config(entry.read_config(), "config.json"), read_host(), options).steps
+    return explain(plan[index], ops.CALLS[call], errno, value)
+
+
+def _poststart(entry: Entry, record: Record) -> None:
+    """Step 9: after execve; a hook that fails stops the container."""
+    from ocipy.config.load import parse_config
+    from ocipy.container.hooks import run_hooks, state_json
+
+    config = parse_config(entry.read_config(), "config.json")
+    try:
+        run_hooks(config, "poststart", state_json(record, "running", record.pid))
+    except HookError:
+        from ocipy.container.delete import stop
+
+        stop(entry, record)
+        raise
+
+
+def set_plan_environment(options: Options) -> None:
+    """LISTEN_FDS as systemd's protocol has it: the container's program is pid 1 of what it sees."""
+    count = os.environ.get("LISTEN_FDS", "")
+    if count.isdecimal() and int(count) > 0:
+        options.preserve_fds += int(count)
+        options.extra_env += [f"LISTEN_FDS={count}", "LISTEN_PID=1"]
+        names = os.environ.get("LISTEN_FDNAMES")
+        if names:
+            options.extra_env.append(f"LISTEN_FDNAMES={names}")

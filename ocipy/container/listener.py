@@ -1,0 +1,34 @@
+"""The seccomp agent's message: one ContainerProcessState per connection, with the listener (config-linux.md, Seccomp)."""
+
+from __future__ import annotations
+
+import os
+
+from ocipy.container.record import json_text
+from ocipy.container.state import state_json
+from ocipy.errors import SeccompError
+from ocipy.linux import sys
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from ocipy.config.types import Seccomp
+    from ocipy.container.record import Record
+
+
+def send_listener(seccomp: Seccomp, record: Record, pid: int, listener: int, *, status: str = "creating") -> None:
+    """Sends ``listener`` and the state to ``listenerPath``. Raises SeccompError."""
+    path = seccomp.get("listenerPath") or ""
+    members = {"ociVersion": "1.3.0", "fds": ["seccompFd"], "pid": pid}
+    if seccomp.get("listenerMetadata"):
+        members["metadata"] = seccomp["listenerMetadata"]
+    head = json_text(members)[:-1]
+    data = head.encode() + b',"state":' + state_json(record, status, record.pid) + b"}"
+    try:
+        sock = sys.connect_unix_stream(path)
+        try:
+            sys.sendmsg_fd(sock, data, [listener])
+        finally:
+            os.close(sock)
+    except OSError as error:
+        pointer = "/linux/seccomp/listenerPath"
+        raise SeccompError(error.errno or 0, f"send the listener to {path}", "connect", pointer) from None

@@ -1,0 +1,347 @@
+"""One plan under way: the runtime's half of the sync protocol (drawn in _native/init.c), and reports turned into exceptions.
+
+The runtime's own steps are executed here by the table APPLY; a step that opens something puts its fd into a slot, and init inherits
+what the plan names.
+"""
+
+from __future__ import annotations
+
+import os
+from _struct import Struct
+
+from ocipy import warning
+from ocipy.errors import OcipyError, StepError
+from ocipy.linux import sys
+from ocipy.plan import ops
+from ocipy.plan.encode import blocks, encode
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from ocipy.container.record import Record
+    from ocipy.container.store import Entry
+    from ocipy.plan.step import Step
+
+REPORT = Struct("<IIIIQ")  # kind, step, call, errno, value
+SYNC, ERROR, WARNING, PID, CONSOLE, LISTENER, READY, EXECUTING, ACK, GO = range(1, len(ops.REPORTS) + 1)
+
+
+def message(kind: int) -> bytes:
+    """A report that carries nothing but its kind."""
+    return REPORT.pack(kind, 0, 0, 0, 0)
+
+
+class Session:
+    """A plan and what it has so far: slots, the stage, init.
+
+    ``pid`` and ``pidfd`` are init's once it is cloned. ``on_console`` gets the ptmx, ``on_pid`` is called before init goes on, ``on_ready`` when
+    all is made, before init is told.
+    """
+
+    __slots__ = (
+        "entry", "hook_state", "listener_state", "on_console", "on_pid", "on_ready", "paths", "pid", "pidfd", "plan", "record",
+        "slots", "sock", "stage", "stage_pidfd", "target_pidfd",
+    )  # fmt: skip
+
+    def __init__(self, plan: list[Step], record: Record, entry: Entry | None) -> None:
+        self.plan, self.record, self.entry = plan, record, entry
+        self.slots: dict[str, int] = {}
+        self.pid = self.stage = 0
+        self.pidfd = self.stage_pidfd = self.sock = self.target_pidfd = -1
+        self.paths: dict[str, str] = record.cgroup_paths
+        self.on_console: Callable[[int], None] = os.close
+        self.on_pid: Callable[[], None] = _nothing
+        self.on_ready: Callable[[], None] = _nothing
+        self.hook_state: Callable[[], bytes] = bytes
+        self.listener_state: Callable[[int], None] = os.close
+
+    def run(self) -> None:
+        """Executes the plan up to READY, or for exec up to a successful execve. Raises OcipyError; abort() is the caller's."""
+        work = blocks(self.plan)
+        self._apply_all(work[0])
+        while True:
+            kind, step, call, errno, value, fds = self._receive()
+            if kind == SYNC:
+                self._apply_all(work[value])
+                self._send(ACK)
+            elif kind == PID:
+                self.pid, self.pidfd = value, fds.pop()
+                self._reap_stage()
+                self.on_pid()
+                self._send(ACK)
+            elif kind == CONSOLE:
+                self.on_console(fds.pop())
+            elif kind == LISTENER:
+                self.listener_state(fds.pop())
+                self._send(ACK)
+            elif kind == WARNING:
+                _warn_capabilities(value)
+            elif kind == READY:
+                self.on_ready()
+                self._send(ACK)
+                os.close(self.sock)
+                self.sock = -1
+                return
+            elif kind == EXECUTING:
+                self._await_exec()
+                return
+            elif kind == ERROR:
+                raise self.error(step, call, errno, value)
+
+    def _await_exec(self) -> None:
+        """End of file is success, since EXECUTING came before it."""
+        data, _ = sys.recvmsg_fds(self.sock, REPORT.size)
+        os.close(self.sock)
+        self.sock = -1
+        if data:
+            _, step, call, errno, value = REPORT.unpack(data)
+            raise self.error(step, call, errno, value)
+
+    def _receive(self) -> tuple[int, int, int, int, int, list[int]]:
+        data, fds = sys.recvmsg_fds(self.sock, REPORT.size)
+        if len(data) != REPORT.size:
+            raise self._died()
+        return (*REPORT.unpack(data), fds)
+
+    def _send(self, kind: int) -> None:
+        try:
+            sys.sendmsg_fd(self.sock, message(kind), [])
+        except OSError:
+            raise self._died() from None
+
+    def _died(self) -> OcipyError:
+        """Init ended without a word: the kernel killed it."""
+        pid = self.pid or self.stage
+        _, status = os.waitpid(pid, 0) if pid else (0, 0)
+        self.pid = self.stage = 0
+        reason = f"was killed by signal {os.WTERMSIG(status)}" if os.WIFSIGNALED(status) else "ended"
+        if os.WIFSIGNALED(status) and os.WTERMSIG(status) == 9 and "memory" in self.paths:
+            reason += ", probably out of memory: is linux.resources.memory.limit too small?"
+        return StepError(0, "container init", detail=f"{reason} before it was ready")
+
+    def _reap_stage(self) -> None:
+        if self.stage:
+            os.waitpid(self.stage, 0)
+            os.close(self.stage_pidfd)
+            self.stage, self.stage_pidfd = 0, -1
+
+    def _apply_all(self, steps: list[Step]) -> None:
+        for step in steps:
+            slot = step.values.get("slot")
+            result = APPLY[step.op.name](self, step)
+            if slot is not None:
+                self.slots[slot] = result
+
+    def error(self, index: int, call: int, errno: int, value: int) -> OcipyError:
+        """The exception of an ERROR report."""
+        from ocipy.container.reports import explain
+
+        output = self.slots.get("hook output", -1)
+        return explain(self.plan[index], ops.CALLS[call], errno, value, output)
+
+    def spawn(self, step: Step) -> None:
+        """SPAWN: encode with the slots that are filled by now, check, clone, execute; then nothing of it stays open here."""
+        self.sock, theirs = sys.socketpair_seqpacket()
+        buffer = encode(self.plan, self.slots)
+        sys.check_plan(buffer)
+        plan_fd = sys.sealed_memfd("ocipy-plan", buffer)
+        first = 3 + step.get("preserve_fds")
+        argv = [b"ocipy:init", b"%d" % theirs, b"%d" % plan_fd, b"%d" % first]
+        keep = [theirs, plan_fd, *self.slots.values(), *range(3, first)]
+        elf = sys.init_elf()
+        try:
+            self.stage, self.stage_pidfd = sys.clone_stage(elf, argv, keep, affinity=_mask(step.get("affinity")))
+        finally:
+            output = self.slots.get("hook output", -1)
+            for fd in (theirs, plan_fd, elf, *(fd for fd in self.slots.values() if fd != output)):
+                os.close(fd)
+            self.slots = {"hook output": output}
+
+    def abort(self) -> None:
+        """Nothing that this session started stays: init and stage end, and are reaped."""
+        if self.sock >= 0:
+            os.close(self.sock)
+            self.sock = -1
+        for pid, pidfd in ((self.pid, self.pidfd), (self.stage, self.stage_pidfd)):
+            if pid:
+                try:
+                    sys.pidfd_send_signal(pidfd, 9)
+                except ProcessLookupError:
+                    pass
+                try:
+                    os.waitpid(pid, 0)
+                except ChildProcessError:
+                    pass
+        self.pid = self.stage = 0
+
+    @property
+    def target(self) -> int:
+        """The pid that a runtime step acts on: init, or the stage before there is one."""
+        return self.pid or self.stage
+
+
+def _nothing() -> None:
+    pass
+
+
+def _mask(cpus: str | None) -> bytes:
+    if not cpus:
+        return b""
+    from ocipy.linux.process import cpu_mask
+
+    return cpu_mask(cpus)
+
+
+def _warn_capabilities(mask: int) -> None:
+    from ocipy.config.capabilities import capability_names
+
+    warning.warn(f"process.capabilities: this host cannot grant {', '.join(capability_names(mask))}")
+
+
+# ---- the runtime's steps ----------------------------------------------------------------------------------------------
+# Sections are imported by the step that needs them: most bundles need few.
+
+
+def _make_cgroup(session: Session, step: Step) -> None:
+    from ocipy.linux.cgroups import apply_make
+
+    apply_make(step)
+
+
+def _set_cgroup(session: Session, step: Step) -> None:
+    from ocipy.linux.cgroups import apply_set
+
+    apply_set(step)
+
+
+def _enter_cgroup(session: Session, step: Step) -> None:
+    from ocipy.linux.cgroups import apply_enter
+
+    apply_enter(step, session.target)
+
+
+def _open_tree(session: Session, step: Step) -> int:
+    from ocipy.linux.mounts import apply_open
+
+    return apply_open(step)
+
+
+def _open_device(session: Session, step: Step) -> int:
+    from ocipy.linux.devices import apply_open
+
+    return apply_open(step)
+
+
+def _open_namespace(session: Session, step: Step) -> int:
+    from ocipy.linux.namespaces import apply_open
+
+    return apply_open(step)
+
+
+def _open_rootfs(session: Session, step: Step) -> int:
+    from ocipy.linux.root import apply_open
+
+    return apply_open(step)
+
+
+def _open_pidfd(session: Session, step: Step) -> int:
+    return os.dup(session.target_pidfd)
+
+
+def _listen(session: Session, step: Step) -> int:
+    assert session.entry is not None
+    return sys.listen_unix(session.entry.dirfd, "start")
+
+
+def _open_lock(session: Session, step: Step) -> int:
+    assert session.entry is not None
+    flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+    return os.open("init.lock", flags, 0o600, dir_fd=session.entry.dirfd)
+
+
+def _open_hook_output(session: Session, step: Step) -> int:
+    return os.memfd_create("hook-output", os.MFD_CLOEXEC)
+
+
+def _spawn(session: Session, step: Step) -> None:
+    session.spawn(step)
+
+
+def _oom_score_adj(session: Session, step: Step) -> None:
+    from ocipy.linux.process import apply_oom_score_adj
+
+    apply_oom_score_adj(step, session.target)
+
+
+def _id_maps(session: Session, step: Step) -> None:
+    from ocipy.linux.namespaces import apply_id_maps
+
+    apply_id_maps(step, session.target)
+
+
+def _time_offsets(session: Session, step: Step) -> None:
+    from ocipy.linux.namespaces import apply_time_offsets
+
+    apply_time_offsets(step, session.target)
+
+
+def _run_hook(session: Session, step: Step) -> None:
+    from ocipy.container.hooks import run_hook
+
+    run_hook(step.values, session.hook_state(), step.origin, step.get("kind"), session.record.bundle)
+
+
+def _rlimit(session: Session, step: Step) -> None:
+    from ocipy.linux.process import apply_rlimit
+
+    apply_rlimit(step, session.target)
+
+
+def _scheduler(session: Session, step: Step) -> None:
+    from ocipy.linux.process import apply_scheduler
+
+    apply_scheduler(step, session.target)
+
+
+def _io_priority(session: Session, step: Step) -> None:
+    from ocipy.linux.process import apply_io_priority
+
+    apply_io_priority(step, session.target)
+
+
+def _cpu_affinity(session: Session, step: Step) -> None:
+    from ocipy.linux.process import apply_cpu_affinity
+
+    apply_cpu_affinity(step, session.target)
+
+
+def _write_state(session: Session, step: Step) -> None:
+    assert session.entry is not None
+    session.record.status = step.get("status")
+    session.entry.write(session.record)
+
+
+APPLY: dict[str, Callable[[Session, Step], int | None]] = {
+    "MAKE_CGROUP": _make_cgroup,
+    "SET_CGROUP": _set_cgroup,
+    "ENTER_CGROUP": _enter_cgroup,
+    "OPEN_TREE": _open_tree,
+    "OPEN_DEVICE": _open_device,
+    "OPEN_NAMESPACE": _open_namespace,
+    "OPEN_ROOTFS": _open_rootfs,
+    "OPEN_PIDFD": _open_pidfd,
+    "LISTEN": _listen,
+    "OPEN_LOCK": _open_lock,
+    "OPEN_HOOK_OUTPUT": _open_hook_output,
+    "SPAWN": _spawn,
+    "OOM_SCORE_ADJ": _oom_score_adj,
+    "ID_MAPS": _id_maps,
+    "TIME_OFFSETS": _time_offsets,
+    "RUN_HOOK": _run_hook,
+    "RLIMIT": _rlimit,
+    "SCHEDULER": _scheduler,
+    "IO_PRIORITY": _io_priority,
+    "CPU_AFFINITY": _cpu_affinity,
+    "WRITE_STATE": _write_state,
+}

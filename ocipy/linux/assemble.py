@@ -1,0 +1,227 @@
+"""The one ordering of create and of exec. Every line that could not stand elsewhere says why.
+
+A plan is read from top to bottom. What the runtime does and what init does are in one list; where the runtime has work between
+two steps of init, the encoder puts a SYNC.
+"""
+
+from __future__ import annotations
+
+from ocipy.errors import ConfigError
+from ocipy.linux import devices, hooks, masks, mounts, namespaces, process, root, seccomp
+from ocipy.linux.cgroups import plan_cgroup
+from ocipy.plan import ops
+from ocipy.plan.step import Step
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from ocipy.config.types import Config, Mount, Process
+    from ocipy.linux.cgroups import CgroupPlan
+    from ocipy.linux.host import Host
+
+
+class Options:
+    """What the command line and the caller's environment add to the config.
+
+    ``bundle``: absolute path; ``id``: container id; ``preserve_fds``: number of fds from 3 on that the program gets; ``extra_env``:
+    NAME=value that the runtime itself adds (LISTEN_PID …); ``cgroup_manager``: "cgroupfs", "systemd" or "disabled".
+    """
+
+    __slots__ = (
+        "bundle", "cgroup_manager", "extra_env", "extra_mounts", "id", "no_new_keyring", "no_pivot", "preserve_fds",
+    )  # fmt: skip
+
+    def __init__(self, container_id: str, bundle: str) -> None:
+        self.id, self.bundle = container_id, bundle
+        self.no_pivot = self.no_new_keyring = False
+        self.preserve_fds = 0
+        self.extra_env: list[str] = []
+        self.extra_mounts: list[Mount] = []
+        self.cgroup_manager = "cgroupfs"
+
+    def rootfs(self, config: Config) -> str:
+        """root.path; relative ones start at the bundle (config.md, Root)."""
+        path = config["root"]["path"]
+        return path if path.startswith("/") else f"{self.bundle}/{path}"
+
+
+class Assembled:
+    """``steps``: the plan; ``cgroup``: its cgroups, for the journal and the state; ``warnings``: for the log."""
+
+    __slots__ = ("cgroup", "steps", "warnings")
+
+    def __init__(self, steps: list[Step], cgroup: CgroupPlan) -> None:
+        self.steps, self.cgroup, self.warnings = steps, cgroup, cgroup.warnings
+
+
+def assemble(config: Config, host: Host, options: Options) -> Assembled:
+    """The plan of create."""
+    _refuse_unbuilt(config)
+    found = namespaces.Namespaces(config)
+    linux, spec_process = config.get("linux", {}), config["process"]
+    cgroup = plan_cgroup(config, host.cgroup, options.id, manager=options.cgroup_manager)
+    steps = [
+        *cgroup.make,
+        *namespaces.plan_open(found),
+        Step(ops.LISTEN, slot="listener"),
+        Step(ops.OPEN_LOCK, slot="lock"),
+        # All that needs the host's view is opened here and inherited; init gets no path of the host.
+        *root.plan_open(config, options, found, host),
+        *mounts.plan_open(config, options, host, cgroup.paths, found),
+        *devices.plan_open(config, found, host),
+        *masks.plan_open(config, host),
+        *hooks.plan_open(config),
+        Step(ops.SPAWN, "/process", preserve_fds=options.preserve_fds),
+        # Into the cgroups before anything is made: all memory of the namespaces is the container's.
+        *cgroup.enter,
+        *process.plan_score(spec_process, "/process"),
+        *namespaces.plan_enter(config, found, host),
+        Step(ops.CLONE_INIT),
+        Step(ops.SETSID),
+        *_plan_keyring(config, options),
+        *_plan_network(found),
+        *root.plan_enter(config, options, found, host),
+        *mounts.plan_make(config, options, host, cgroup.paths, found),
+        *devices.plan_make(config, found, host),
+        # The limits are in force when hooks run, but device nodes are made by now.
+        *cgroup.after,
+        *hooks.plan(config, options, "prestart"),
+        *hooks.plan(config, options, "createRuntime"),
+        *hooks.plan(config, options, "createContainer"),
+        *root.plan_pivot(config, options, found),
+        *_plan_stdio(spec_process, found),
+        *_plan_names(config),
+        *[
+            Step(ops.SYSCTL, "/linux/sysctl/" + pointer_escape(name), path="sys/" + sysctl_path(name), value=value)
+            for name, value in (linux.get("sysctl") or {}).items()
+        ],
+        *masks.plan(config, host),
+        *root.plan_readonly(config, found),
+        *_plan_attributes(config),
+        *process.plan_runtime(spec_process, "/process"),
+        *_plan_program(config, host, options, "/process", spec_process, waits=True),
+    ]
+    return Assembled(steps, cgroup)
+
+
+def _refuse_unbuilt(config: Config) -> None:
+    """What this version cannot do yet is an error, never ignored."""
+    for name in ("netDevices", "intelRdt"):
+        if config.get("linux", {}).get(name):
+            raise ConfigError(f"/linux/{name}", "this version of ocipy does not support it yet")
+
+
+def assemble_exec(
+    config: Config, spec_process: Process, host: Host, options: Options, *, pid: int, flags: int, cgroup_paths: dict[str, str]
+) -> list[Step]:
+    """The plan of exec: the container's namespaces are joined by its pidfd, its cgroups by what the state remembers.
+
+    ``pid``: the container's init; ``flags``: CLONE_NEW* of the namespaces that the container does not share with us; origins point into process.json.
+    """
+    found = namespaces.Namespaces(config)
+    affinity = spec_process.get("execCPUAffinity") or {}
+    steps = [Step(ops.OPEN_PIDFD, slot="container")]
+    if not found.has("mount"):
+        steps.append(Step(ops.OPEN_ROOTFS, slot="rootfs", path=f"/proc/{pid}/root", attach=False))
+    steps += [
+        Step(ops.SPAWN, "/", preserve_fds=options.preserve_fds, affinity=affinity.get("initial")),
+        Step(ops.ENTER_CGROUP, paths=cgroup_paths),
+        *process.plan_score(spec_process, ""),
+        Step(ops.JOIN_CONTAINER, "/linux/namespaces", pidfd="container", flags=flags),
+    ]
+    if not found.has("mount"):
+        steps += [Step(ops.ROOTFS, tree="rootfs", attach=0), Step(ops.CHROOT)]
+    mapped = "user" in found.joined or namespaces.maps_root(config.get("linux", {}).get("uidMappings") or ())
+    if found.has("user") and mapped:
+        steps.append(Step(ops.BECOME, "/linux/namespaces", uid=0, gid=0))
+    steps += [Step(ops.CLONE_INIT), Step(ops.SETSID), *_plan_keyring(config, options, join=True)]
+    steps += _plan_stdio(spec_process, found, mount=False)
+    steps += _plan_attributes({"process": spec_process, "linux": {"personality": config.get("linux", {}).get("personality")}})
+    steps += process.plan_runtime(spec_process, "")
+    if affinity.get("final"):
+        steps.append(Step(ops.CPU_AFFINITY, "/execCPUAffinity/final", cpus=affinity["final"]))
+    return steps + _plan_program(config, host, options, "", spec_process, waits=False)
+
+
+def _plan_program(
+    config: Config, host: Host, options: Options, origin: str, spec_process: Process, *, waits: bool
+) -> list[Step]:
+    """From the labels to execve.
+
+    The filter goes last, so that it need allow no more than the program does. Without noNewPrivileges that takes CAP_SYS_ADMIN,
+    which init keeps until then; the bounding set is without it already. Only a listener must exist before "created".
+    """
+    filter_step = seccomp.plan(config)
+    new_privileges = not spec_process.get("noNewPrivileges")
+    listens = filter_step is not None and bool(filter_step.get("listener"))
+    keep = process.CAP_SYS_ADMIN if filter_step is not None and new_privileges else 0
+    set_groups = not namespaces.denies_setgroups(config, host)
+    steps = process.plan_labels(spec_process, host, origin)
+    steps += process.plan_home(spec_process, origin)
+    steps += process.plan_user(spec_process, origin, keep=keep, set_groups=set_groups)
+    if filter_step is not None and listens:
+        steps.append(filter_step)
+    steps.append(Step(ops.CLOSE_FDS, first=3 + options.preserve_fds))
+    if waits:
+        steps.append(Step(ops.WRITE_STATE, status="created"))
+        steps += [Step(ops.READY, lock="lock"), Step(ops.WAIT_START, listener="listener")]
+        steps += hooks.plan(config, options, "startContainer")
+    if filter_step is not None and not listens:
+        steps.append(filter_step)
+    if keep:
+        steps.append(process.final_capabilities(spec_process, origin))
+    return steps + process.plan_exec(spec_process, origin, options.extra_env)
+
+
+def _plan_keyring(config: Config, options: Options, *, join: bool = False) -> list[Step]:
+    if options.no_new_keyring:
+        return []
+    label = config.get("process", {}).get("selinuxLabel") or None
+    return [Step(ops.SESSION_KEYRING, name=f"_ses.{options.id}", label=None if join else label)]
+
+
+def _plan_network(found: namespaces.Namespaces) -> list[Step]:
+    return [Step(ops.LOOPBACK_UP, found.pointers["network"])] if "network" in found.made else []
+
+
+def _plan_stdio(spec_process: Process, found: namespaces.Namespaces, *, mount: bool = True) -> list[Step]:
+    user = spec_process.get("user") or {}
+    ids = {"uid": user.get("uid", 0)}
+    if not spec_process.get("terminal"):
+        return [Step(ops.STDIO_OWNER, "/process/user", **ids)]
+    size = spec_process.get("consoleSize") or {}
+    values = {"height": size.get("height", 0), "width": size.get("width", 0)}
+    mount = mount and found.has("mount")
+    return [Step(ops.CONSOLE, "/process/terminal", **values, **ids, gid=user.get("gid", 0), mount=mount)]
+
+
+def _plan_names(config: Config) -> list[Step]:
+    steps = []
+    if config.get("hostname"):
+        steps.append(Step(ops.HOSTNAME, "/hostname", name=config["hostname"]))
+    if config.get("domainname"):
+        steps.append(Step(ops.DOMAINNAME, "/domainname", name=config["domainname"]))
+    return steps
+
+
+def _plan_attributes(config: Config) -> list[Step]:
+    linux, steps = config.get("linux") or {}, []
+    if config["process"].get("noNewPrivileges"):
+        steps.append(Step(ops.NO_NEW_PRIVILEGES, "/process/noNewPrivileges"))
+    if linux.get("personality"):
+        steps.append(process.personality_step(linux["personality"]))
+    if linux.get("memoryPolicy"):
+        steps.append(process.memory_policy_step(linux["memoryPolicy"]))
+    return steps
+
+
+def pointer_escape(name: str) -> str:
+    """A property name as a part of a JSON pointer (RFC 6901)."""
+    return name.replace("~", "~0").replace("/", "~1")
+
+
+def sysctl_path(name: str) -> str:
+    """net.ipv4.ip_forward and net/ipv4/conf/eth0.1/forwarding are both known forms: the first separator says which it is."""
+    dot, slash = name.find("."), name.find("/")
+    if slash < 0 or 0 <= dot < slash:
+        return name.replace("/", "\0").replace(".", "/").replace("\0", ".")
+    return name

@@ -1,0 +1,58 @@
+"""The facts of this host that a plan depends on, gathered once. Made by hand in tests, so that plans need no root."""
+
+from __future__ import annotations
+
+import os
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from ocipy.linux.cgroups.host import CgroupHost
+
+OLDEST_KERNEL = (5, 12)  # mount_setattr; docs/kernel-features.md has the rest
+
+
+class Host:
+    """``uid``: effective; ``whole_user_namespace``: we are in the host's own, where device nodes can be made; ``apparmor``:
+    the AppArmor LSM is on; ``cgroup``: hierarchies; ``bits``: 32 or 64."""
+
+    __slots__ = ("apparmor", "bits", "cgroup", "uid", "whole_user_namespace")
+
+    def __init__(
+        self, uid: int, cgroup: CgroupHost, *, whole_user_namespace: bool = True, apparmor: bool = False, bits: int = 64
+    ) -> None:
+        self.uid, self.cgroup, self.whole_user_namespace = uid, cgroup, whole_user_namespace
+        self.apparmor, self.bits = apparmor, bits
+
+
+def read_host() -> Host:
+    """Reads /proc/self and /sys; raises nothing for what a restricted caller may not see."""
+    from ocipy.linux.cgroups.host import read_cgroup_host
+
+    return Host(
+        os.geteuid(),
+        read_cgroup_host(),
+        whole_user_namespace=_read("/proc/self/uid_map").split() == ["0", "0", "4294967295"],
+        apparmor=_read("/sys/module/apparmor/parameters/enabled").startswith("Y"),
+    )
+
+
+def _read(path: str) -> str:
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return ""
+    try:
+        return os.read(fd, 4096).decode()
+    finally:
+        os.close(fd)
+
+
+def check_kernel() -> None:
+    """Called when a system call of ours is unknown to the kernel: says which kernel it takes."""
+    from ocipy.errors import OcipyError
+
+    release = os.uname().release
+    numbers = release.split("-", 1)[0].split(".")
+    if (int(numbers[0]), int(numbers[1])) < OLDEST_KERNEL:
+        oldest = ".".join(map(str, OLDEST_KERNEL))
+        raise OcipyError(f"this kernel ({release}) is too old: ocipy needs Linux {oldest} or newer")

@@ -1,0 +1,89 @@
+"""The root filesystem: root.path, root.readonly, linux.rootfsPropagation (config.md, Root; config-linux.md, Rootfs Mount
+Propagation)."""
+
+from __future__ import annotations
+
+import os
+
+from ocipy.errors import ConfigError, MountError
+from ocipy.linux import sys
+from ocipy.plan import ops
+from ocipy.plan.step import Step
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from ocipy.config.types import Config
+    from ocipy.linux.assemble import Options
+    from ocipy.linux.host import Host
+    from ocipy.linux.namespaces import Namespaces
+
+MS_REC = 0x4000
+PROPAGATION = {"unbindable": 1 << 17, "private": 1 << 18, "slave": 1 << 19, "shared": 1 << 20}
+
+
+def propagation_flags(name: str) -> int:
+    """MS_ flags of "rslave", "private" …; the spec's values are recursive or not by their first letter."""
+    return PROPAGATION[name[1:]] | MS_REC if name[0] == "r" else PROPAGATION[name]
+
+
+def keeps_shared(config: Config) -> bool:
+    """Do mounts below the root stay peers of the host's, so that what is mounted inside shows outside?"""
+    return (config.get("linux", {}).get("rootfsPropagation") or "") in ("shared", "rshared")
+
+
+def plan_open(config: Config, options: Options, found: Namespaces, host: Host) -> list[Step]:
+    """The runtime takes the tree of root.path, before the container's namespaces exist."""
+    attach = found.has("mount")
+    if attach and host.uid != 0:
+        return []
+    path = options.rootfs(config)
+    return [Step(ops.OPEN_ROOTFS, "/root/path", slot="rootfs", path=path, attach=attach)]
+
+
+def plan_enter(config: Config, options: Options, found: Namespaces, host: Host) -> list[Step]:
+    """Init takes the tree in: first the propagation of all that it has inherited, then the root itself."""
+    if not found.has("mount"):
+        return [Step(ops.ROOTFS, "/root/path", tree="rootfs", attach=0)]
+    name = config.get("linux", {}).get("rootfsPropagation") or "rslave"
+    origin = "/linux/rootfsPropagation" if config.get("linux", {}).get("rootfsPropagation") else "/linux/namespaces"
+    steps = [Step(ops.PROPAGATION, origin, path="/", flags=propagation_flags(name))]
+    tree = None if host.uid != 0 else "rootfs"
+    steps.append(Step(ops.ROOTFS, "/root/path", tree=tree, attach=1, path=options.rootfs(config)))
+    return steps
+
+
+def plan_pivot(config: Config, options: Options, found: Namespaces) -> list[Step]:
+    """The root becomes "/"; then it gets the propagation that the config wants of it."""
+    if not found.has("mount"):
+        return [Step(ops.CHROOT, "/root/path")]
+    steps = [Step(ops.MOVE_ROOT if options.no_pivot else ops.PIVOT_ROOT, "/root/path")]
+    name = config.get("linux", {}).get("rootfsPropagation")
+    if name:
+        steps.append(Step(ops.PROPAGATION, "/linux/rootfsPropagation", path="/", flags=propagation_flags(name)))
+    return steps
+
+
+def plan_readonly(config: Config, found: Namespaces) -> list[Step]:
+    """Last of all mounts: what is made below the root needs it writable."""
+    readonly = config.get("root", {}).get("readonly") and found.has("mount")
+    return [Step(ops.READONLY_ROOT, "/root/readonly")] if readonly else []
+
+
+def apply_open(step: Step) -> int:
+    """An O_PATH fd of the root: a private, slaved clone of its tree, or the directory itself where nothing is attached."""
+    path = step.get("path")
+    if not os.path.isdir(path):
+        what = "is not a directory" if os.path.exists(path) else "does not exist"
+        raise ConfigError("/root/path", f'"{path}" {what}')
+    try:
+        if not step.get("attach"):
+            return os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        tree = sys.open_tree(sys.AT_FDCWD, path, sys.OPEN_TREE_CLONE | sys.AT_RECURSIVE)
+        # What is mounted and unmounted in the container must not reach the host's mounts below the root, and the top must
+        # be private for pivot_root.
+        sys.mount_setattr(tree, "", sys.AT_EMPTY_PATH | sys.AT_RECURSIVE, propagation=PROPAGATION["slave"])
+        sys.mount_setattr(tree, "", sys.AT_EMPTY_PATH, propagation=PROPAGATION["private"])
+    except OSError as error:
+        call = getattr(error, "call", "")
+        raise MountError(error.errno or 0, f"open the root {path}", call, step.origin) from None
+    return tree
