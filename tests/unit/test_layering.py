@@ -14,9 +14,10 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2] / "ocipy"
 
 # A layer may import itself and the layers named here. "" is ocipy/__init__.py: the version.
-BASE = {"", "errors", "warning"}
+BASE = {"", "_commit", "errors", "warning"}
 ALLOWED = {
     "": set(),
+    "_commit": set(),
     "errors": set(),
     "warning": {"errors"},
     "plan": BASE,
@@ -32,8 +33,8 @@ ALLOWED = {
 SLOW = {
     "argparse", "ast", "asyncio", "base64", "cffi", "collections", "concurrent", "contextlib", "copy", "ctypes", "dataclasses",
     "datetime", "decimal", "difflib", "enum", "fastjsonschema", "fnmatch", "functools", "glob", "gzip", "hashlib", "heapq",
-    "inspect", "importlib", "ipaddress", "json", "jsonschema", "locale", "logging", "multiprocessing", "pathlib", "pickle", "platform",
-    "pprint", "prctl", "queue", "random", "re", "select", "selectors", "shlex", "shutil", "signal", "site", "socket",
+    "inspect", "importlib", "ipaddress", "json", "jsonschema", "locale", "logging", "multiprocessing", "pathlib", "pickle",
+    "platform", "pprint", "prctl", "queue", "random", "re", "select", "selectors", "shlex", "shutil", "signal", "site", "socket",
     "sre_constants", "string", "struct", "subprocess", "tempfile", "textwrap", "threading", "tokenize", "traceback", "types",
     "typing", "unicodedata", "urllib", "uuid", "warnings", "weakref", "zipfile",
 }  # fmt: skip
