@@ -29,6 +29,7 @@ ffibuilder.set_source(
     sources=sources(),
     depends=sorted(f"ocipy/_native/{path.name}" for path in HERE.glob("*.h")),
     include_dirs=["ocipy/_native"],
+    define_macros=[("_GNU_SOURCE", "1")],
     libraries=["seccomp"],
     extra_compile_args=CFLAGS + (["-Werror"] if os.environ.get("OCIPY_WERROR") else []),
 )
