@@ -74,6 +74,7 @@ static handler *const handlers[OP_COUNT] = {
 	[OP_UMASK] = do_umask,
 	[OP_LOOKUP] = do_lookup,
 	[OP_CLOSE_FDS] = do_close_fds,
+	[OP_LOCK] = do_lock,
 	[OP_READY] = do_ready,
 	[OP_WAIT_START] = do_wait_start,
 	[OP_EXEC] = do_exec,
@@ -181,7 +182,7 @@ __attribute__((used, noreturn)) void init_main(long *stack)
 	const u64 *header;
 	const struct step *steps;
 
-	self.root = self.proc = self.mask_directory = self.masked_file = self.listener = self.lock = -1;
+	self.root = self.proc = self.mask_directory = self.masked_file = -1;
 	SYS_QUIET(prctl, PR_SET_DUMPABLE, 0);
 	SYS_QUIET(prctl, PR_SET_NAME, "ocipy:init");
 	if (stack[0] != 4)

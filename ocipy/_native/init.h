@@ -26,8 +26,6 @@ struct context {
 	int root;         /* O_PATH: the container's root directory */
 	int proc;         /* a procfs of our own, -1 until needed */
 	int mask_directory;
-	int listener;
-	int lock;
 	int in_cwd;
 	int masked_file;
 	u32 step;
@@ -72,6 +70,6 @@ handler do_mount, do_mount_old, do_attach, do_bind, do_remount, do_mask_path, do
 handler do_make_directory, do_device, do_symlink, do_console, do_stdio_owner, do_sysctl;
 handler do_no_new_privileges, do_personality, do_memory_policy, do_exec_label, do_seccomp, do_bounding_set, do_user,
 	do_capabilities, do_umask;
-handler do_hook, do_home, do_cwd, do_lookup, do_close_fds, do_ready, do_wait_start, do_exec;
+handler do_hook, do_home, do_cwd, do_lookup, do_close_fds, do_lock, do_ready, do_wait_start, do_exec;
 
 #endif

@@ -161,11 +161,11 @@ long do_lookup(const struct step *step)
  * must not wait for the container. */
 long do_close_fds(const struct step *step)
 {
-	int keep[] = {self.sync, self.listener, self.lock};
+	int keep[] = {self.sync, FD(step, CLOSE_FDS, listener), FD(step, CLOSE_FDS, lock)};
 	int from = (int)NUMBER(step, CLOSE_FDS, first);
 
 	close_fd(self.proc);
-	self.proc = -1;
+	self.proc = self.root = -1;
 	for (;;) {
 		int next = -1;
 		for (u32 i = 0; i < ARRAY_SIZE(keep); i++)
@@ -191,15 +191,18 @@ struct file_lock {
 };
 
 /* While init holds the lock the container is "created"; execve closes the descriptor and with it frees the lock. */
-long do_ready(const struct step *step)
+long do_lock(const struct step *step)
 {
 	struct file_lock lock = {.type = F_WRLCK};
-	int fd = FD(step, READY, lock);
-	long error = fd >= 0 ? SYS(fcntl, fd, F_OFD_SETLK, &lock) : 0;
 
-	if (error < 0)
-		return error;
-	error = report_fd(REPORT_READY, 0, 0, -1);
+	return SYS(fcntl, FD(step, LOCK, lock), F_OFD_SETLK, &lock);
+}
+
+long do_ready(const struct step *step)
+{
+	long error = report_fd(REPORT_READY, 0, 0, -1);
+
+	(void)step;
 	if (error < 0)
 		return error;
 	await_ack();

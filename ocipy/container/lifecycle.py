@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 PLAN_OPTIONS = ("no_pivot", "no_new_keyring", "preserve_fds", "extra_env", "extra_mounts", "cgroup_manager")
 
 
+NOTIFY = "/run/notify/notify.sock"  # systemd's notification socket, as the container sees it
+
+
 class Request:
     """What create and run are asked for. ``options``: what changes the plan; ``on_console`` takes the ptmx of a terminal."""
 
@@ -268,3 +271,7 @@ def set_plan_environment(options: Options) -> None:
         names = os.environ.get("LISTEN_FDNAMES")
         if names:
             options.extra_env.append(f"LISTEN_FDNAMES={names}")
+    notify = os.environ.get("NOTIFY_SOCKET", "")
+    if notify.startswith("/"):
+        options.extra_mounts.append({"destination": NOTIFY, "source": notify, "type": "bind", "options": ["bind"]})
+        options.extra_env.append(f"NOTIFY_SOCKET={NOTIFY}")

@@ -160,10 +160,12 @@ def _plan_program(
     steps += process.plan_user(spec_process, origin, keep=keep, set_groups=set_groups)
     if filter_step is not None and listens:
         steps.append(filter_step)
-    steps.append(Step(ops.CLOSE_FDS, first=3 + options.preserve_fds))
+    kept = {"listener": "listener", "lock": "lock"} if waits else {}
+    steps.append(Step(ops.CLOSE_FDS, first=3 + options.preserve_fds, **kept))
     if waits:
-        steps.append(Step(ops.WRITE_STATE, status="created"))
-        steps += [Step(ops.READY, lock="lock"), Step(ops.WAIT_START, listener="listener")]
+        # The lock before the record says "created": without it, that would read as running.
+        steps += [Step(ops.LOCK, lock="lock"), Step(ops.WRITE_STATE, status="created"), Step(ops.READY)]
+        steps.append(Step(ops.WAIT_START, listener="listener"))
         steps += hooks.plan(config, options, "startContainer")
     if filter_step is not None and not listens:
         steps.append(filter_step)
