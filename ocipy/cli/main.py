@@ -83,7 +83,7 @@ def _in_words(error: BaseException) -> BaseException:
         from ocipy.errors import strerror
 
         place = f"{os.fsdecode(error.filename)}: " if isinstance(error.filename, str | bytes) else ""
-        return OcipyError(f"{place}{strerror(error.errno)}")
+        return OcipyError(f"{place}{strerror(error.errno or 0)}")
     return OcipyError(f"unexpected {type(error).__name__}: {error} (--debug tells where)")
 
 

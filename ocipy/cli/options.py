@@ -1,7 +1,7 @@
 """The command line as a table, and the parser of Go-style flags that reads it.
 
-``--name value``, ``--name=value``, ``-n value``, ``-n=value``, one dash or two before either name, booleans alone or as ``--name=false``;
-flags and arguments may be mixed up to ``--``, except for ``exec``, where the first argument ends ocipy's flags.
+``--name value``, ``--name=value``, ``-n value``, ``-n=value``, one dash or two before either name, booleans alone or as
+``--name=false``; flags and arguments may be mixed up to ``--``, except for ``exec``, where the first argument ends ocipy's flags.
 Callers read some of the messages: "flag needs an argument" and "flag provided but not defined".
 """
 

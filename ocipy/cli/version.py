@@ -17,11 +17,9 @@ def version() -> str:
 
 def commit() -> str:
     """The commit that was built, "unknown" where the build did not know it."""
-    try:
-        from ocipy import _commit
-    except ImportError:
-        return "unknown"
-    return str(_commit.COMMIT)
+    import ocipy
+
+    return str(getattr(ocipy, "COMMIT", "unknown"))
 
 
 def libseccomp_version() -> str:

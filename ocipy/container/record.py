@@ -1,7 +1,7 @@
 """The record of a container: what later commands need to know, and the journal of what create is about to make.
 
-The file is lines ``key <JSON value>\\n``, each value on its line, so that C reads one key without a JSON parser and copies its value as
-it stands. A torn file keeps its whole lines, which is what ``delete --force`` lives on.
+The file is lines ``key <JSON value>\\n``, each value on its line, so that C reads one key without a JSON parser and copies
+its value as it stands. A torn file keeps its whole lines, which is what ``delete --force`` lives on.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-_TYPES: dict[str, type] = {
+_TYPES: dict[str, type[Any]] = {
     "id": str,
     "status": str,
     "pid": int,
@@ -45,10 +45,11 @@ class Record:
     """One container.
 
     ``status`` is CREATING until everything is made, then CREATED for ever: what is true now is asked of the kernel (state.py).
-    ``pid``, ``start_time`` (field 22 of /proc/pid/stat) and ``boot_id`` name init, ``runtime_pid`` and ``runtime_start_time`` the creating
-    process; 0 means none. ``cgroup_paths`` is controller -> directory ("" for v2); ``made_cgroups`` and ``made_resctrl`` are the directories
-    that did not exist before, ``mounts`` the mount points on the host, each written down before it is made. ``hooks_after`` says that
-    the frozen config has poststart or poststop hooks. ``extra`` keeps keys that this version does not know.
+    ``pid``, ``start_time`` (field 22 of /proc/pid/stat) and ``boot_id`` name init, ``runtime_pid`` and ``runtime_start_time``
+    the creating process; 0 means none. ``cgroup_paths`` is controller -> directory ("" for v2); ``made_cgroups`` and
+    ``made_resctrl`` are the directories that did not exist before, ``mounts`` the mount points on the host, each written down
+    before it is made. ``hooks_after`` says that the frozen config has poststart or poststop hooks. ``extra`` keeps keys that
+    this version does not know.
     """
 
     __slots__ = (
@@ -95,7 +96,7 @@ def parse_record(text: str, container_id: str) -> Record:
         setattr(record, key, value)
         missing.pop(key, None)
     if missing:
-        raise StateError(f"{', '.join(missing)} missing")
+        raise StateError(f"{next(iter(missing))} is missing")
     _check_record(record, container_id)
     return record
 
@@ -116,7 +117,8 @@ def parse_remains(text: str, container_id: str) -> Record:
                 found.add(key)
         except StateError:
             continue
-    record.id = container_id
+    if record.id != container_id:
+        return Record(container_id)  # another container's: nothing in it is ours to remove
     if not {"pid", "start_time", "boot_id"} <= found:
         record.pid = record.start_time = 0
     if not {"runtime_pid", "runtime_start_time", "boot_id"} <= found:
@@ -132,7 +134,7 @@ def _parse_line(line: str) -> tuple[str, Any]:
 
 
 def _check(key: str, value: Any) -> None:
-    want = _TYPES[key]
+    want: Any = _TYPES[key]
     if type(value) is not want:
         raise StateError(f"{key} is {_NAMES.get(type(value), 'a number')}, not {_NAMES.get(want, 'a number')}")
     if want is int and not 0 <= value < 1 << 63:
@@ -174,7 +176,7 @@ class _Scanning:
     memo: dict[str, str] = {}
 
 
-_scan = make_scanner(_Scanning())
+_scan = make_scanner(_Scanning())  # type: ignore[arg-type]  # typeshed names the wrong class
 
 
 def parse_json(text: str) -> Any:
@@ -189,7 +191,7 @@ def parse_json(text: str) -> Any:
 
 
 def json_text(value: Any, indent: str = "") -> str:
-    """``value`` as JSON in ASCII: compact, or over lines of two spaces' steps when ``indent`` is the line's indentation after "\\n"."""
+    """``value`` as JSON in ASCII: compact, or, with ``indent`` "\\n" and the first line's indentation, two more spaces a level."""
     if isinstance(value, str):
         return str(quote(value))
     if value is None or isinstance(value, bool):

@@ -1,6 +1,7 @@
 """The state directory: ``<root>/<id>/`` with the record, the frozen config, a lock for commands, init's lock and the start socket.
 
     state        the record (record.py), replaced by rename
+    state.copy   the same text again, for delete --force when the record is damaged
     config.json  the bytes of config.json as create read them
     lock         flock of the command at work, holding its pid and start time as text
     init.lock    OFD write lock of init, freed by execve: held means created, free means running
@@ -96,7 +97,7 @@ class Store:
         except NotFoundError:
             raise StateError(f'container "{container_id}" was deleted while it was created') from None
         except OSError as error:
-            raise StateError(f"cannot make {path}: {strerror(error.errno)}") from None
+            raise StateError(f"cannot make {path}: {strerror(error.errno or 0)}") from None
         entry.lock(wait=False)
         return entry
 
@@ -135,10 +136,10 @@ class Entry:
         except OSError as error:
             if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
                 raise NotFoundError(container_id) from None
-            raise StateError(f"cannot open {path}: {strerror(error.errno)}") from None
+            raise StateError(f"cannot open {path}: {strerror(error.errno or 0)}") from None
 
     def lock(self, *, wait: bool) -> None:
-        """Take the lock of commands for the rest of the process's life, or until ``close``.
+        """Take the lock of commands for the rest of the process's life, or until ``unlock``.
 
         Raises StateError when another command has it and ``wait`` is False; NotFoundError when the container is gone by then.
         """
@@ -172,7 +173,9 @@ class Entry:
 
     def write(self, record: Record) -> None:
         """Replace the record in one step. Without fsync: what a power cut leaves is a container that is gone anyway."""
-        self._write("state.new", record.text().encode("ascii"))
+        data = record.text().encode("ascii")
+        self._write("state.copy", data)
+        self._write("state.new", data)
         os.rename("state.new", "state", src_dir_fd=self.dirfd, dst_dir_fd=self.dirfd)
 
     def read(self) -> Record:
@@ -184,16 +187,18 @@ class Entry:
                 raise NotFoundError(self.id) from None
             raise self._corrupt("nothing was written yet") from None
         except OSError as error:
-            raise self._corrupt(strerror(error.errno)) from None
+            raise self._corrupt(strerror(error.errno or 0)) from None
         except StateError as error:
             raise self._corrupt(str(error)) from None
 
     def remains(self) -> Record:
         """What can be trusted of a damaged record, for ``delete --force``. Never raises."""
-        try:
-            return parse_remains(_read("state", self.dirfd), self.id)
-        except OSError:
-            return Record(self.id)
+        for name, parse in (("state", parse_record), ("state.copy", parse_record), ("state", parse_remains)):
+            try:
+                return parse(_read(name, self.dirfd), self.id)
+            except (OSError, StateError):
+                continue
+        return Record(self.id)
 
     def _corrupt(self, reason: str) -> StateError:
         return StateError(f'state of container "{self.id}" is corrupt: {reason}; use delete --force')
@@ -207,7 +212,7 @@ class Entry:
         try:
             fd = os.open("config.json", os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW, dir_fd=self.dirfd)
         except OSError as error:
-            raise self._corrupt(f"config.json: {strerror(error.errno)}") from None
+            raise self._corrupt(f"config.json: {strerror(error.errno or 0)}") from None
         with open(fd, "rb", buffering=0) as file:
             return file.read()
 
@@ -221,12 +226,12 @@ class Entry:
             finally:
                 os.close(fd)
         except OSError as error:
-            raise StateError(f"cannot write {self.path}/{name}: {strerror(error.errno)}") from None
+            raise StateError(f"cannot write {self.path}/{name}: {strerror(error.errno or 0)}") from None
 
     def remove(self) -> None:
-        """Remove the directory and everything in it, the record last but one. A second remover finds nothing, which is fine."""
-        names = [name for name in os.listdir(self.dirfd) if name != "state"]
-        for name in [*names, "state"]:
+        """Remove the directory and everything in it, the record last. A second remover finds nothing, which is fine."""
+        names = [name for name in os.listdir(self.dirfd) if name not in ("state", "state.copy")]
+        for name in [*names, "state.copy", "state"]:
             try:
                 os.unlink(name, dir_fd=self.dirfd)
             except FileNotFoundError:
@@ -238,9 +243,13 @@ class Entry:
         except FileNotFoundError:
             pass
 
-    def close(self) -> None:
-        """Release the lock and the directory."""
+    def unlock(self) -> None:
+        """Let other commands at it again."""
         if self.lockfd >= 0:
             os.close(self.lockfd)
             self.lockfd = -1
+
+    def close(self) -> None:
+        """Release the lock and the directory."""
+        self.unlock()
         os.close(self.dirfd)

@@ -1,0 +1,108 @@
+"""The hooks that run in the runtime's namespaces: prestart, createRuntime, poststart, poststop (config.md, POSIX-platform Hooks).
+
+A hook gets the state on standard input, only the environment of its own entry, default signals, a process group of its own, and the
+bundle as its directory. Both ends of its stdio are memory files, so that a hook that neither reads nor stops writing blocks nobody.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from _signal import valid_signals  # type: ignore[import-not-found]
+
+from ocipy.errors import HookError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+TAIL = 4096  # bytes of a failed hook's output that its error shows
+_MFD_NOEXEC_SEAL = 8
+
+
+def run_hooks(config: Any, kind: str, state: bytes, bundle: str = "") -> None:
+    """All hooks of one kind, in order. Raises HookError at the first that fails."""
+    for index, hook in enumerate((config.get("hooks") or {}).get(kind) or ()):
+        run_hook(hook, state, f"/hooks/{kind}/{index}", kind, bundle)
+
+
+def run_hook(hook: Any, state: bytes, pointer: str, kind: str, bundle: str) -> None:
+    """Run one hook (``path``, ``args``, ``env``, ``timeout`` in seconds) to its end.
+
+    Raises HookError, after killing the hook's process group when its time is over.
+    """
+    name = f"{kind} hook {pointer.rpartition('/')[2]} {hook['path']}"
+    stdin, output = _memory_file("state"), _memory_file("output")
+    try:
+        os.write(stdin, state)
+        os.lseek(stdin, 0, os.SEEK_SET)
+        try:
+            pid = _spawn(hook, bundle, stdin, output)
+        except OSError as error:
+            raise HookError(error.errno or 0, name, "posix_spawn", pointer) from None
+        except ValueError as error:
+            raise HookError(errno.EINVAL, name, "posix_spawn", pointer, str(error)) from None
+        problem = _wait(pid, hook.get("timeout") or 0)
+        if problem:
+            raise HookError(0, name, "", pointer, problem + _tail(output))
+    finally:
+        os.close(stdin)
+        os.close(output)
+
+
+def _memory_file(name: str) -> int:
+    try:
+        return os.memfd_create(name, os.MFD_CLOEXEC | _MFD_NOEXEC_SEAL)  # vm.memfd_noexec=2 allows no other
+    except OSError as error:
+        if error.errno != errno.EINVAL:
+            raise
+        return os.memfd_create(name, os.MFD_CLOEXEC)  # before Linux 6.3
+
+
+def _spawn(hook: Any, bundle: str, stdin: int, output: int) -> int:
+    environment = dict(entry.partition("=")[::2] for entry in hook.get("env") or [] if entry)
+    actions = [(os.POSIX_SPAWN_DUP2, stdin, 0), (os.POSIX_SPAWN_DUP2, output, 1), (os.POSIX_SPAWN_DUP2, output, 2)]
+    here = os.open(".", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        try:
+            os.chdir(bundle or ".")
+        except OSError:
+            os.chdir("/")  # a poststop hook runs even when the bundle is gone
+        return os.posix_spawn(
+            hook["path"],
+            hook.get("args") or [hook["path"]],
+            environment,
+            file_actions=actions,
+            setpgroup=0,
+            setsigmask=(),
+            setsigdef=valid_signals(),
+        )
+    finally:
+        os.fchdir(here)
+        os.close(here)
+
+
+def _wait(pid: int, timeout: int) -> str:
+    """Why the hook failed, or ""."""
+    if timeout:
+        from ocipy.container.delete import wait_for_exit
+
+        pidfd = os.pidfd_open(pid)
+        in_time = wait_for_exit(pidfd, min(timeout * 1000, (1 << 31) - 1))
+        os.close(pidfd)
+        if not in_time:
+            os.killpg(pid, 9)  # not reaped yet: the group is still the hook's
+            os.waitpid(pid, 0)
+            return f"killed after its timeout of {timeout} s"
+    code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    if code < 0:
+        from ocipy.container.signals import signal_name
+
+        return f"ended by {signal_name(-code)}"
+    return f"exit status {code}" if code else ""
+
+
+def _tail(output: int) -> str:
+    size = os.fstat(output).st_size
+    text = os.pread(output, TAIL, max(0, size - TAIL)).decode("utf-8", "replace").strip()
+    return f", output: {'…' if size > TAIL else ''}{' | '.join(text.splitlines())}" if text else ", no output"
