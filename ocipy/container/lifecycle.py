@@ -258,7 +258,7 @@ def _poststart(entry: Entry, record: Record) -> None:
     except HookError:
         from ocipy.container.delete import stop
 
-        stop(entry, record)
+        stop(record)
         raise
 
 
