@@ -2,8 +2,9 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
-SOURCES := $(shell find ocipy spec -name '*.py' -o -name '*.[ch]' -o -name '*.cdef' -o -name '*.json') \
-	setup.py pyproject.toml README.md LICENSE
+# Directories too: they change when a file goes.
+SOURCES := $(shell find ocipy spec -name __pycache__ -prune -o -type d -print \
+	-o -name '*.py' -print -o -name '*.[ch]' -print -o -name '*.cdef' -print -o -name '*.json' -print) setup.py pyproject.toml README.md LICENSE
 GENERATED := ocipy/_commit.py ocipy/config/_compiled.py ocipy/_native/ops.h
 export PYTHON
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
@@ -57,10 +58,16 @@ bench: build
 validation: build
 	$(BIN)/pytest -q conformance
 
-# The static executables for the other architecture: it must compile without a warning.
+# The other architecture must compile without a warning: the static executables whole, the shim up to its objects.
+CROSS := aarch64-linux-gnu-gcc
 cross: $(VENV)/.packages
 	@.ci/deps cross
-	OCIPY_WERROR=1 CC=aarch64-linux-gnu-gcc $(BIN)/python setup.py --quiet build_native --output build/aarch64
+	OCIPY_WERROR=1 CC=$(CROSS) $(BIN)/python setup.py --quiet build_native --output build/aarch64
+	@mkdir -p build/aarch64/include
+	@ln -sf $$(pkg-config --variable=includedir libseccomp)/seccomp*.h build/aarch64/include
+	for source in $(wildcard ocipy/_native/shim*.c ocipy/_native/spawn.c ocipy/_native/check.c); do \
+		$(CROSS) $$($(BIN)/python ocipy/_native/build.py) -Werror -Ibuild/aarch64/include -c -o build/aarch64/shim.o $$source || exit 1; \
+	done
 
 dist: $(VENV)/.packages
 	$(BIN)/pip wheel --quiet --no-deps --no-build-isolation --wheel-dir dist .

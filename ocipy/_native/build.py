@@ -12,7 +12,8 @@ from cffi import FFI
 
 HERE = Path(__file__).resolve().parent
 SHIM_SOURCES = ("spawn.c", "check.c", "shim*.c")
-CFLAGS = ["-std=gnu11", "-Os", "-Wall", "-Wextra", "-Wvla", "-Wno-unused-parameter", "-Wno-missing-field-initializers"]
+# The last two: cffi writes such code.
+CFLAGS = ["-std=gnu11", "-Os", "-g0", "-Wall", "-Wextra", "-Wvla", "-Wno-unused-parameter", "-Wno-missing-field-initializers"]
 
 
 def sources() -> list[str]:
@@ -33,3 +34,6 @@ ffibuilder.set_source(
     libraries=["seccomp"],
     extra_compile_args=CFLAGS + (["-Werror"] if os.environ.get("OCIPY_WERROR") else []),
 )
+
+if __name__ == "__main__":
+    print(*CFLAGS, "-D_GNU_SOURCE=1")  # for `make cross`
