@@ -1,0 +1,53 @@
+/* What the runtime sets of another process, with its own privilege. */
+#include <sys/resource.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+#include "shim.h"
+
+int shim_prlimit(int pid, int resource, uint64_t soft, uint64_t hard)
+{
+	struct {
+		uint64_t soft, hard;
+	} limit = {soft, hard};
+
+	return (int)syscall(SYS_prlimit64, pid, resource, &limit, NULL);
+}
+
+int shim_sched_setattr(int pid, unsigned policy, uint64_t flags, int nice, unsigned priority, uint64_t runtime,
+		       uint64_t deadline, uint64_t period)
+{
+	struct { /* the kernel's first version of struct sched_attr */
+		uint32_t size, policy;
+		uint64_t flags;
+		int32_t nice;
+		uint32_t priority;
+		uint64_t runtime, deadline, period;
+	} attr = {sizeof(attr), policy, flags, nice, priority, runtime, deadline, period};
+
+	return (int)syscall(SYS_sched_setattr, pid, &attr, 0);
+}
+
+int shim_sched_setaffinity(int pid, const char *mask, size_t size)
+{
+	return (int)syscall(SYS_sched_setaffinity, pid, size, mask);
+}
+
+int shim_ioprio_set(int which, int who, int value)
+{
+	return (int)syscall(SYS_ioprio_set, which, who, value);
+}
+
+int shim_pidfd_open(int pid, unsigned flags)
+{
+	return (int)syscall(SYS_pidfd_open, pid, flags);
+}
+
+int shim_pidfd_send_signal(int pidfd, int signal)
+{
+	return (int)syscall(SYS_pidfd_send_signal, pidfd, signal, NULL, 0);
+}
+
+int shim_close_range(unsigned first, unsigned last, unsigned flags)
+{
+	return (int)syscall(SYS_close_range, first, last, flags);
+}
