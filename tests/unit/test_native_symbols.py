@@ -65,3 +65,9 @@ def test_is_small(elf: bytes) -> None:
     # A container starts under a memory limit of 256 KiB, and init is part of it.
     assert len(elf) < 100_000
     assert sum(s.size for s in segments(elf) if s.kind == PT_LOAD) < 100_000
+
+
+def test_the_shim_loads_with_every_symbol_resolved() -> None:
+    from ocipy._native import _shim
+
+    assert [name for name in dir(_shim.lib) if name.startswith("shim_")]
