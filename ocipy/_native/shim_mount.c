@@ -1,7 +1,7 @@
 /* Mounts by descriptor. By number: the wrappers came with glibc 2.36, musl has none. */
+#include "shim.h"
 #include <sys/syscall.h>
 #include <unistd.h>
-#include "shim.h"
 
 int shim_openat2(int dirfd, const char *path, uint64_t flags, uint64_t mode, uint64_t resolve)
 {

@@ -1,8 +1,8 @@
 /* What the runtime sets of another process, with its own privilege. */
+#include "shim.h"
 #include <sys/resource.h>
 #include <sys/syscall.h>
 #include <unistd.h>
-#include "shim.h"
 
 int shim_prlimit(int pid, int resource, uint64_t soft, uint64_t hard)
 {

@@ -1,9 +1,9 @@
 /* Unix sockets and the descriptors that travel over them. */
+#include "shim.h"
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/un.h>
 #include <unistd.h>
-#include "shim.h"
 
 #define BACKLOG 8
 

@@ -5,6 +5,7 @@
  * Rules for code after clone: async-signal-safe calls only, no heap, no stdio, nothing of Python; every local that the parent reads is
  * in the struct that both were given.
  */
+#include "shim.h"
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -13,7 +14,6 @@
 #include <sys/wait.h>
 #include <unistd.h>
 #include <linux/sched.h>
-#include "shim.h"
 
 #define STACK_SIZE (16 << 10)
 #define MAX_ARGS 16

@@ -7,7 +7,7 @@ raises CallError, which is also the subclass of OSError that Python has for the 
 from __future__ import annotations
 
 import os
-from sys import byteorder as BYTE_ORDER  # noqa: F401 - of masks and groups
+import sys
 
 from ocipy._native import _shim
 from ocipy._native._shim import ffi, lib
@@ -16,6 +16,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+BYTE_ORDER = sys.byteorder  # of masks and groups
 AT_FDCWD = -100
 AT_EMPTY_PATH: int = lib.AT_EMPTY_PATH
 AT_RECURSIVE: int = lib.AT_RECURSIVE
@@ -57,7 +58,7 @@ def _failure(call: str, *arguments: Any, errno: int = 0) -> CallError:
     """The exception for errno: a CallError, and what ``except FileNotFoundError`` and its like look for."""
     errno = errno or ffi.errno
     builtin = type(OSError(errno, ""))
-    kind = CallError if builtin is OSError else type("CallError", (CallError, builtin), {})
+    kind: type[CallError] = CallError if builtin is OSError else type("CallError", (CallError, builtin), {})
     return kind(errno, call, arguments)
 
 
@@ -80,8 +81,9 @@ def clone_stage(
 ) -> tuple[int, int]:
     """Execute ``elf`` in a new process without environment: (pid, pidfd).
 
-    ``keep``: descriptors that it inherits under their numbers; ``cgroup``: directory of a cgroup v2 to be born in; ``affinity``: a mask
-    of CPUs in the machine's byte order. All signals are blocked in it. The error's ``call`` is one of STAGE_CALLS.
+    ``keep``: descriptors that it inherits under their numbers; ``cgroup``: directory of a cgroup v2 to be born in;
+    ``affinity``: a mask of CPUs in the machine's byte order. All signals are blocked in it. The error's ``call`` is one of
+    STAGE_CALLS.
     """
     result = ffi.new("int[2]")
     texts = b"".join([text + b"\0" for text in argv])
