@@ -17,9 +17,11 @@ def version() -> str:
 
 def commit() -> str:
     """The commit that was built, "unknown" where the build did not know it."""
-    import ocipy
-
-    return str(getattr(ocipy, "COMMIT", "unknown"))
+    try:
+        from ocipy._commit import COMMIT  # type: ignore[import-not-found,unused-ignore]
+    except ImportError:
+        return "unknown"
+    return str(COMMIT)
 
 
 def libseccomp_version() -> str:
