@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 # Directories too: they change when a file goes.
-SOURCES := $(shell find ocipy spec -name __pycache__ -prune -o -type d -print \
+SOURCES := $(shell find ocipy $(wildcard spec) -name __pycache__ -prune -o -type d -print \
 	-o -name '*.py' -print -o -name '*.[ch]' -print -o -name '*.cdef' -print -o -name '*.json' -print) setup.py pyproject.toml README.md LICENSE
 GENERATED := ocipy/_commit.py ocipy/config/_compiled.py ocipy/_native/ops.h
 export PYTHON

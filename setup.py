@@ -52,9 +52,7 @@ LDFLAGS = shlex.split(
 
 
 def generate() -> None:
-    """Write _commit.py, ops.h and _compiled.py, each only where its text changed, so that make and distutils see no news."""
-    if commit := current_commit():
-        write_if_changed(ROOT / "ocipy" / "_commit.py", f'COMMIT = "{commit}"\n')
+    """Write ops.h and _compiled.py, each only where its text changed, so that make and distutils see no news."""
     header = runpy.run_path(str(ROOT / "ocipy/plan/ops.py"))["c_header"]()
     write_if_changed(NATIVE / "ops.h", header)
     compiler = CONFIG / "compile_schema.py"
@@ -169,6 +167,8 @@ def copy_init(directory: Path) -> None:
 
 
 os.chdir(ROOT)
+if commit := current_commit():  # before setup(): a source archive takes it along
+    write_if_changed(ROOT / "ocipy" / "_commit.py", f'COMMIT = "{commit}"\n')
 setup(
     cmdclass={"build": Build, "build_native": BuildNative, "build_ext": BuildExt, "build_py": BuildPy},
     cffi_modules=["ocipy/_native/build.py:ffibuilder"] if (NATIVE / "shim.cdef").exists() else [],
