@@ -117,7 +117,7 @@ def _session(request: Request, config: Config, assembled: Assembled, record: Rec
         entry.write(record)
 
     def hook_state() -> bytes:
-        from ocipy.container.hooks import state_json
+        from ocipy.container.state import state_json
 
         return state_json(record, "creating", session.pid)
 
@@ -250,11 +250,14 @@ def _start_error(entry: Entry, index: int, call: int, errno: int, value: int) ->
 def _poststart(entry: Entry, record: Record) -> None:
     """Step 9: after execve; a hook that fails stops the container."""
     from ocipy.config.load import parse_config
-    from ocipy.container.hooks import run_hooks, state_json
+    from ocipy.container.hooks import run_hook
+    from ocipy.container.state import state_json
 
     config = parse_config(entry.read_config(), "config.json")
+    state = state_json(record, "running", record.pid)
     try:
-        run_hooks(config, "poststart", state_json(record, "running", record.pid))
+        for index, hook in enumerate((config.get("hooks") or {}).get("poststart") or ()):
+            run_hook(hook, state, f"/hooks/poststart/{index}", "poststart", record.bundle)
     except HookError:
         from ocipy.container.delete import stop
 

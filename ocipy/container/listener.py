@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 
+from ocipy import SPEC_VERSION
 from ocipy.container.record import json_text
 from ocipy.container.state import state_json
 from ocipy.errors import SeccompError
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 def send_listener(seccomp: Seccomp, record: Record, pid: int, listener: int, *, status: str = "creating") -> None:
     """Sends ``listener`` and the state to ``listenerPath``. Raises SeccompError."""
     path = seccomp.get("listenerPath") or ""
-    members = {"ociVersion": "1.3.0", "fds": ["seccompFd"], "pid": pid}
+    members = {"ociVersion": SPEC_VERSION, "fds": ["seccompFd"], "pid": pid}
     if seccomp.get("listenerMetadata"):
         members["metadata"] = seccomp["listenerMetadata"]
     head = json_text(members)[:-1]

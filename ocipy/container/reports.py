@@ -96,6 +96,8 @@ def _advice(step: Step, call: str, errno: int, value: int) -> str:
         return "only procfs may be mounted on /proc, and nothing below it but known files"
     if step.op in (ops.MOUNT, ops.MOUNT_OLD) and errno in (errors.ELOOP, errors.ENOTDIR) and call == "openat2":
         return "the mount point must be a directory, and no symlink"
+    if step.op in (ops.ATTACH, ops.BIND) and call == "move_mount" and errno in (errors.EINVAL, errors.ENOTDIR):
+        return "a directory can only be mounted on a directory, a file on a file"
     if step.op is ops.CWD and call == "verify":
         return "the directory lies outside the container's root"
     if step.op is ops.USER and errno == errors.EINVAL:

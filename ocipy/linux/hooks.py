@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ocipy import SPEC_VERSION
 from ocipy.plan import ops
 from ocipy.plan.step import Step
 
@@ -40,7 +41,7 @@ def state_parts(config: Config, options: Options, status: str) -> tuple[str, str
     """The container's state as JSON in two parts, between which the pid belongs (runtime.md, State)."""
     from json import dumps  # only a bundle with such hooks pays for it
 
-    state = {"ociVersion": config["ociVersion"], "id": options.id, "status": status, "pid": 0, "bundle": options.bundle}
+    state = {"ociVersion": SPEC_VERSION, "id": options.id, "status": status, "pid": 0, "bundle": options.bundle}
     if config.get("annotations"):
         state["annotations"] = config["annotations"]
     head, tail = dumps(state).split('"pid": 0', 1)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 from ocipy.config.mounts import destination, fs_data_needs_mount2, parse_options
-from ocipy.errors import ConfigError, MountError
+from ocipy.errors import ConfigError, MountError, label_of
 from ocipy.linux import sys
 from ocipy.linux.cgroups import plan_cgroup_mount
 from ocipy.linux.namespaces import map_text
@@ -67,8 +67,8 @@ def _open_tree(config: Config, options: Options, origin: str, mount: Mount, pars
         idmap = {"uid": map_text(uid).decode(), "gid": map_text(gid).decode(), "recursive": parsed.idmap == "ridmap"}
     return Step(
         ops.OPEN_TREE, origin, slot=f"tree:{origin or mount['destination']}", source=source(mount, options, origin),
-        recursive=parsed.recursive, attr_set=parsed.attr_set, attr_clr=parsed.attr_clr, rec_set=parsed.rec_set, rec_clr=parsed.rec_clr,
-        slave=slave, idmap=idmap,
+        dest=destination(mount), recursive=parsed.recursive, attr_set=parsed.attr_set, attr_clr=parsed.attr_clr,
+        rec_set=parsed.rec_set, rec_clr=parsed.rec_clr, slave=slave, idmap=idmap,
     )  # fmt: skip
 
 
@@ -186,8 +186,8 @@ def _apply_idmap(tree: int, idmap: dict[str, str]) -> None:
 
 
 def _explain_open(step: Step, path: str, error: OSError) -> Exception:
-    label = step.origin[1:].replace("mounts/", "mounts[") + "]" if step.origin else "mount"
     if not os.path.exists(path):
-        return ConfigError(step.origin + "/source", f'bind: source "{path}" does not exist', label=label)
+        label = f"{label_of(step.origin)} {step.get('dest')}"
+        return ConfigError(step.origin, f'bind: source "{path}" does not exist', label=label)
     detail = "does the filesystem of the source support idmapped mounts?" if step.get("idmap") else ""
     return MountError(error.errno or 0, f"bind {path}", getattr(error, "call", "open_tree"), step.origin, detail)
