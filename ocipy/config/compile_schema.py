@@ -30,6 +30,8 @@ PATTERNS = {
 }
 TEMPLATE = '''"""Generated from spec/config.schema.json by compile_schema.py: change those."""
 
+# mypy: ignore-errors
+
 
 class Refused(Exception):
     pass
