@@ -71,12 +71,14 @@ def assemble(config: Config, host: Host, options: Options) -> Assembled:
         *masks.plan_open(config, host),
         *hooks.plan_open(config),
         Step(ops.SPAWN, "/process", preserve_fds=options.preserve_fds),
-        # Into the cgroups before anything is made: all memory of the namespaces is the container's.
-        *cgroup.enter,
-        *process.plan_score(spec_process, "/process"),
         *namespaces.plan_enter(config, found, host),
         Step(ops.CLONE_INIT),
+        # Not earlier: what the kernel takes for a network namespace (some 100 KiB), for the stage and for the clone (50 KiB) would count
+        # against a limit that is meant for the program. Not later: init waits here, nothing of it can escape, and its mounts count.
+        *cgroup.enter,
+        *process.plan_score(spec_process, "/process"),
         Step(ops.SETSID),
+        *namespaces.plan_cgroup(found),
         *_plan_keyring(config, options),
         *_plan_network(found),
         *root.plan_enter(config, options, found, host),
@@ -124,8 +126,6 @@ def assemble_exec(
         steps.append(Step(ops.OPEN_ROOTFS, slot="rootfs", path=f"/proc/{pid}/root", attach=False))
     steps += [
         Step(ops.SPAWN, "/", preserve_fds=options.preserve_fds, affinity=affinity.get("initial")),
-        Step(ops.ENTER_CGROUP, paths=cgroup_paths),
-        *process.plan_score(spec_process, ""),
         Step(ops.JOIN_CONTAINER, "/linux/namespaces", pidfd="container", flags=flags),
     ]
     if not found.has("mount"):
@@ -133,7 +133,8 @@ def assemble_exec(
     mapped = "user" in found.joined or namespaces.maps_root(config.get("linux", {}).get("uidMappings") or ())
     if found.has("user") and mapped:
         steps.append(Step(ops.BECOME, "/linux/namespaces", uid=0, gid=0))
-    steps += [Step(ops.CLONE_INIT), Step(ops.SETSID), *_plan_keyring(config, options, join=True)]
+    steps += [Step(ops.CLONE_INIT), Step(ops.ENTER_CGROUP, paths=cgroup_paths), *process.plan_score(spec_process, "")]
+    steps += [Step(ops.SETSID), *_plan_keyring(config, options, join=True)]
     steps += _plan_stdio(spec_process, found, mount=False)
     steps += _plan_attributes({"process": spec_process, "linux": {"personality": config.get("linux", {}).get("personality")}})
     steps += process.plan_runtime(spec_process, "")

@@ -72,7 +72,7 @@ def plan_enter(config: Config, found: Namespaces, host: Host) -> list[Step]:
         steps.append(Step(ops.JOIN, origin, **slots, uid=root, gid=root))
     if "user" in found.made:
         steps += _plan_user(config, found.pointers["user"], host)
-    flags = sum(CLONE_FLAGS[kind] for kind in found.made if kind != "user")
+    flags = sum(CLONE_FLAGS[kind] for kind in found.made if kind not in ("user", "cgroup"))
     if flags:
         steps.append(Step(ops.UNSHARE, "/linux/namespaces", flags=flags))
     offsets = linux.get("timeOffsets")
@@ -80,6 +80,11 @@ def plan_enter(config: Config, found: Namespaces, host: Host) -> list[Step]:
         # Before the clone: a process that is in the namespace already may not set its clocks (EACCES).
         steps.append(Step(ops.TIME_OFFSETS, "/linux/timeOffsets", offsets=offsets))
     return steps
+
+
+def plan_cgroup(found: Namespaces) -> list[Step]:
+    """The cgroup namespace is rooted where the process is when it makes it: after it has entered its cgroups."""
+    return [Step(ops.UNSHARE, found.pointers["cgroup"], flags=CLONE_FLAGS["cgroup"])] if "cgroup" in found.made else []
 
 
 def _plan_user(config: Config, origin: str, host: Host) -> list[Step]:
