@@ -79,6 +79,12 @@ int shim_restore_termios(int fd, const struct termios *saved);
 int shim_get_winsize(int fd, struct winsize *size);
 int shim_set_winsize(int fd, const struct winsize *size);
 
+/* shim_seccomp.c */
+uint32_t shim_seccomp_arch(const char *name);
+unsigned shim_seccomp_version(void);
+long shim_seccomp_compile(uint32_t arch, uint32_t default_action, const char *names, const uint64_t *words, int entries,
+			  char *program, size_t size, int *place);
+
 /* check.c */
 int check_plan(const uint8_t *buffer, size_t size, uint64_t *step, uint64_t *field);
 

@@ -420,6 +420,48 @@ def set_winsize(fd: int, size: tuple[int, int, int, int]) -> None:
         raise _failure("ioctl", fd, "TIOCSWINSZ")
 
 
+# ---- seccomp ---------------------------------------------------------------------------------------------------------
+
+MAX_INSTRUCTIONS = 4096  # BPF_MAXINSNS
+
+
+class FilterError(CallError):
+    """libseccomp refused a part of a profile: ``entry`` of its system calls, -1 for the architecture, None for all of it."""
+
+    entry: int | None = None
+
+
+def seccomp_arch(name: str) -> int:
+    """libseccomp's token of an architecture ("x86_64"; "": this machine), 0 when it knows none."""
+    token: int = lib.shim_seccomp_arch(_bytes(name, "seccomp_arch_resolve_name"))
+    return token
+
+
+def texts(names: list[str]) -> bytes:
+    """Each ended by NUL."""
+    return b"".join([_bytes(name, "texts") + b"\0" for name in names])
+
+
+def libseccomp_version() -> str:
+    """ "2.5.4"."""
+    version = lib.shim_seccomp_version()
+    return f"{version >> 16}.{version >> 8 & 255}.{version & 255}"
+
+
+def seccomp_compile(arch: int, default_action: int, names: bytes, words: list[int], entries: int) -> tuple[bytes, int]:
+    """The BPF program of a profile for one architecture, and the largest number of a system call that it names (-1: none).
+
+    ``names``, each ended by NUL, and ``words`` of the ``entries`` are drawn in shim_seccomp.c. Raises FilterError.
+    """
+    place, program = ffi.new("int[2]"), ffi.new("char[]", 8 * (MAX_INSTRUCTIONS + 1))
+    size = lib.shim_seccomp_compile(arch, default_action, names, words, entries, program, len(program), place)
+    if size >= 0:
+        return ffi.unpack(program, size), place[0]
+    error = FilterError(ffi.errno, "libseccomp")
+    error.entry = place[1] if place[1] < entries else None
+    raise error
+
+
 # ---- plans -----------------------------------------------------------------------------------------------------------
 
 PLAN_ERRORS = (
