@@ -51,7 +51,8 @@ def _check_globals(invocation: Invocation) -> None:
         raise UsageError(f"invalid log-format: {style} (text or json)")
     if invocation["cgroup-manager"] not in ("", "cgroupfs", "systemd", "disabled"):
         raise UsageError(f"invalid cgroup-manager: {invocation['cgroup-manager']} (cgroupfs, systemd or disabled)")
-    if invocation["rootless"] not in ("auto", "true", "false"):
+    # spec has a boolean of the same name
+    if invocation["rootless"] not in ("auto", "true", "false", True, False):
         raise UsageError(f"invalid rootless: {invocation['rootless']} (true, false or auto)")
 
 

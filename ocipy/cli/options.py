@@ -166,7 +166,7 @@ def parse(argv: list[str], into: Invocation) -> None:
 def _defaults(flags: tuple[Flag, ...], values: dict[str, Any]) -> None:
     for name, _, kind, default, _ in flags:
         if kind == BOOL:
-            values.setdefault(name, False)
+            values[name] = name == "help" and values.get(name, False)
         elif kind == LIST:
             values[name] = []
         else:

@@ -19,6 +19,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from ocipy.container.store import Entry
 
+MNT_DETACH, UMOUNT_NOFOLLOW = 2, 8
 PATIENCE = 10_000  # milliseconds that a killed process may take to die
 SOON = 200  # milliseconds after which a killed process may be in a frozen cgroup of its own making
 
@@ -114,9 +115,8 @@ def _end_init(entry: Entry, record: Record, *, force: bool) -> None:
         os.close(pidfd)
     if not record.pid and waits_for_start(entry):
         _kill_nameless_init(entry)
-    made = _made(record)
-    if made.cgroup_paths and not (record.pid and record.own_pid_namespace and record.status != CREATING):
-        signal_all(made, SIGKILL)
+    if not (record.pid and record.own_pid_namespace and record.status != CREATING):
+        signal_all(_made(record), SIGKILL)
 
 
 def _kill_init(record: Record, pidfd: int) -> None:
@@ -125,9 +125,7 @@ def _kill_init(record: Record, pidfd: int) -> None:
         thaw(record)
     if wait_for_exit(pidfd, SOON):
         return
-    if record.cgroup_paths:
-        thaw(record)  # also what the container froze itself, below its own cgroup
-        signal_all(_made(record), SIGKILL)
+    signal_all(_made(record), SIGKILL)  # which also thaws what the container froze itself, below its own cgroup
     if not wait_for_exit(pidfd, PATIENCE - SOON):
         raise StateError(
             f'process {record.pid} of container "{record.id}" does not die {PATIENCE // 1000} s after SIGKILL '
@@ -166,11 +164,9 @@ def _holds(pid: str, want: os.stat_result) -> bool:
     return False
 
 
-def _made(record: Record) -> Record:
-    """The record narrowed to the cgroups that we made: in others there may be processes that are not ours."""
-    made = Record(record.id)
-    made.cgroup_paths = {name: path for name, path in record.cgroup_paths.items() if path in record.made_cgroups}
-    return made
+def _made(record: Record) -> dict[str, str]:
+    """The container's cgroups that we made: in others there may be processes that are not ours."""
+    return {name: path for name, path in record.cgroup_paths.items() if path in record.made_cgroups}
 
 
 def send_kill(pidfd: int, container_id: str) -> None:
@@ -212,7 +208,7 @@ def _remove_resources(record: Record) -> None:
         from ocipy.linux import sys as kernel
 
         try:
-            kernel.umount2(path, kernel.MNT_DETACH | kernel.UMOUNT_NOFOLLOW)
+            kernel.umount2(path, MNT_DETACH | UMOUNT_NOFOLLOW)
         except OSError:
             pass  # never made, or gone with its parent
     for path in reversed(record.made_resctrl):

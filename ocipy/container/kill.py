@@ -21,22 +21,20 @@ def kill(entry: Entry, signal: int, *, everyone: bool = False) -> None:
     """Send ``signal`` to init, or to ``everyone`` in the container's cgroup (runtime.md, kill).
 
     SIGKILL reaches a paused container too, and all of a container that shares its pid namespace: without a namespace of its
-    own nothing else would end the processes that init leaves. Raises NotRunningError, StateError.
+    own nothing else would end the processes that init leaves. Raises NotRunningError, StateError, CgroupError.
     """
     record = entry.read()
     if record.status == CREATING:
         raise NotRunningError(record.id, "it is being created")
     pidfd = liveness(record)
+    reached = 0
     if everyone or (signal == SIGKILL and not record.own_pid_namespace):
-        reached = signal_all(record, signal)
-        if pidfd is None and not reached:
-            raise NotRunningError(record.id)
-    if pidfd is None:
-        if not everyone:
-            raise NotRunningError(record.id)
+        reached = signal_all(record.cgroup_paths, signal)
+    if reached:
         return
-    if not everyone or not record.cgroup_paths or signal == SIGKILL:
-        send(pidfd, signal, record.id)
+    if pidfd is None:
+        raise NotRunningError(record.id)
+    send(pidfd, signal, record.id)
     if signal == SIGKILL and is_frozen(record):
         thaw(record)
 
@@ -58,37 +56,12 @@ def thaw(record: Record) -> None:
     cgroups.thaw(record.cgroup_paths)
 
 
-def signal_all(record: Record, signal: int) -> int:
-    """Signal every process in the container's cgroup; returns how many.
-
-    What a process forks meanwhile is found by looking again, until a look finds nobody new.
-    """
-    if not record.cgroup_paths:
+def signal_all(paths: dict[str, str], signal: int) -> int:
+    """Signal every process in the container's cgroup; returns how many. Raises StateError when the cgroup is not its own."""
+    if not paths:
         return 0
     from ocipy.linux import cgroups
 
-    reached: set[int] = set()
-    while True:
-        new = [pid for pid in cgroups.processes(record.cgroup_paths) if pid not in reached]
-        if not new:
-            return len(reached)
-        pidfds = {pid: pidfd for pid in new if (pidfd := _open(pid)) is not None}
-        # Who is still a member now that its pidfd is open is the one we mean.
-        members = set(cgroups.processes(record.cgroup_paths))
-        for pid, pidfd in pidfds.items():
-            if pid in members:
-                try:
-                    pidfd_send_signal(pidfd, signal)
-                except ProcessLookupError:
-                    pass
-            os.close(pidfd)
-        reached.update(new)
-
-
-def _open(pid: int) -> int | None:
-    try:
-        return os.pidfd_open(pid)
-    except OSError as error:
-        if error.errno in (errno.ESRCH, errno.EINVAL):
-            return None
-        raise
+    if not {1, os.getpid()}.isdisjoint(cgroups.pids(paths)):
+        raise StateError(f"will not signal all of the cgroup {next(iter(paths.values()))}: the host's own processes are in it")
+    return cgroups.kill_all(paths, signal)
