@@ -76,6 +76,8 @@ static int add_name(struct compiler *compiler, const char *name, uint32_t action
 		return 0;
 	for (; alternatives; alternatives--) {
 		unsigned count = (unsigned)*words++;
+		if (count > MAX_CONDITIONS)
+			return fail(EINVAL);
 		for (unsigned i = 0; i < count; i++, words += 3)
 			conditions[i] = (struct scmp_arg_cmp){(unsigned)words[0], (enum scmp_compare)(words[0] >> 32), words[1],
 							      words[2]};

@@ -28,7 +28,7 @@ ACTIONS = {
     "SCMP_ACT_LOG": 0x7FFC0000,
     "SCMP_ACT_NOTIFY": 0x7FC00000,
 }
-LARGEST_ERRNO = {"SCMP_ACT_ERRNO": 4095, "SCMP_ACT_TRACE": 0xFFFF}  # the actions that carry a number, and its limit
+NUMBERED = ("SCMP_ACT_ERRNO", "SCMP_ACT_TRACE")  # the actions that carry an errno, or a message for the tracer
 OPERATORS = {
     "SCMP_CMP_NE": 1, "SCMP_CMP_LT": 2, "SCMP_CMP_LE": 3, "SCMP_CMP_EQ": 4, "SCMP_CMP_GE": 5, "SCMP_CMP_GT": 6,
     "SCMP_CMP_MASKED_EQ": 7,
@@ -40,7 +40,6 @@ FLAGS = {
     "SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV": 32,
 }
 SPEC_ALLOW, NEW_LISTENER, WAIT_KILLABLE_RECV = 4, 8, 32
-MAX_ARGS = 6
 # Init hands the listener over by these, filtered already: nobody would be there to answer. runc refuses write too.
 NEVER_NOTIFIED = ("sendmsg", "write")
 
@@ -50,9 +49,9 @@ def plan(config: Config) -> Step | None:
     seccomp = config.get("linux", {}).get("seccomp")
     if not seccomp:
         return None
-    listener = needs_listener(seccomp)
-    _check_listener(seccomp, listener=listener)
-    return Step(ops.SECCOMP, ROOT, filter=compile_filter(seccomp), flags=flags_of(seccomp), listener=listener)
+    return Step(
+        ops.SECCOMP, ROOT, filter=compile_filter(seccomp), flags=flags_of(seccomp), listener=needs_listener(seccomp)
+    )
 
 
 def needs_listener(seccomp: Seccomp) -> bool:
@@ -72,9 +71,9 @@ def flags_of(seccomp: Seccomp) -> int:
 
 
 def compile_filter(seccomp: Seccomp) -> bytes:
-    """The program, struct sock_filter after struct sock_filter, for this machine's kernel. A pure function of its argument, the
-    machine and the version of libseccomp."""
-    default = _action(seccomp["defaultAction"], seccomp.get("defaultErrnoRet"), ROOT + "/default", "Action", "ErrnoRet")
+    """The program, struct sock_filter after struct sock_filter, for this machine's kernel. A pure function of its argument (which
+    config.seccomp has checked), the machine and the version of libseccomp. Raises ConfigError, SeccompError."""
+    default = _action(seccomp["defaultAction"], seccomp.get("defaultErrnoRet"))
     entries = seccomp.get("syscalls") or []
     names: list[str] = []
     words: list[int] = []
@@ -110,57 +109,30 @@ def _architectures(seccomp: Seccomp) -> list[int]:
     return tokens if native in tokens else [*tokens, native]
 
 
-def _action(name: str, number: int | None, pointer: str, action_key: str, errno_key: str) -> int:
-    """The action with its number: an errno, or a message for the tracer. EPERM where none is given."""
-    action = ACTIONS.get(name)
-    if action is None:
-        raise ConfigError(pointer + action_key, f"{name} is not an action of seccomp")
-    limit = LARGEST_ERRNO.get(name)
-    if limit is None:
-        if number is not None:
-            raise ConfigError(pointer + errno_key, f"{name} takes no errno: leave {(pointer + errno_key).rsplit('/', 1)[1]} out")
-        return action
-    if number is not None and number > limit:
-        raise ConfigError(pointer + errno_key, f"{number} is too large for {name}: at most {limit}")
-    return action | (EPERM if number is None else number)
+def _action(name: str, errno: int | None) -> int:
+    return ACTIONS[name] | (EPERM if errno is None else errno) if name in NUMBERED else ACTIONS[name]
 
 
 def _entry(entry: Syscall, pointer: str) -> list[int]:
     """One entry of ``syscalls`` as words for the compiler: see add_rules in shim_seccomp.c."""
-    action = _action(entry["action"], entry.get("errnoRet"), pointer + "/", "action", "errnoRet")
     if entry["action"] == "SCMP_ACT_NOTIFY":
         for index, name in enumerate(entry["names"]):
             if name in NEVER_NOTIFIED:
                 reason = f"{name} cannot be sent to an agent: the container needs it to hand over the listener"
                 raise ConfigError(f"{pointer}/names/{index}", reason)
-    alternatives = _alternatives(entry.get("args") or [], pointer)
+    alternatives = _alternatives(entry.get("args") or [])
     words: list[int] = []
     for conditions in alternatives:
         words.append(len(conditions))
         for arg in conditions:
             words += (arg["index"] | OPERATORS[arg["op"]] << 32, arg["value"], arg.get("valueTwo") or 0)
-    return [action, len(entry["names"]), len(alternatives), len(words), *words]
+    return [_action(entry["action"], entry.get("errnoRet")), len(entry["names"]), len(alternatives), len(words), *words]
 
 
-def _alternatives(args: list[SyscallArg], pointer: str) -> list[list[SyscallArg]]:
+def _alternatives(args: list[SyscallArg]) -> list[list[SyscallArg]]:
     """All conditions must hold. Two on the same argument cannot be one rule of libseccomp: then, as profiles written for runc
     expect, any one of the conditions is enough."""
-    indices = set()
-    for position, arg in enumerate(args):
-        if arg["index"] >= MAX_ARGS:
-            raise ConfigError(f"{pointer}/args/{position}/index", f"{arg['index']}: a system call has the arguments 0 to 5")
-        indices.add(arg["index"])
-    return [args] if len(indices) == len(args) else [[arg] for arg in args]
-
-
-def _check_listener(seccomp: Seccomp, *, listener: bool) -> None:
-    if seccomp["defaultAction"] == "SCMP_ACT_NOTIFY":
-        raise ConfigError(ROOT + "/defaultAction", "SCMP_ACT_NOTIFY cannot be the default: the container could not start")
-    path = seccomp.get("listenerPath")
-    if listener and not path:
-        raise ConfigError(ROOT + "/listenerPath", "SCMP_ACT_NOTIFY is used: name the socket of the seccomp agent")
-    if seccomp.get("listenerMetadata") and not path:
-        raise ConfigError(ROOT + "/listenerMetadata", "must not be set without listenerPath")
+    return [args] if len({arg["index"] for arg in args}) == len(args) else [[arg] for arg in args]
 
 
 def _explained(error: sys.FilterError, seccomp: Seccomp, arch: int) -> SeccompError:
