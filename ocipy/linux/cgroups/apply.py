@@ -41,17 +41,21 @@ def apply_make(step: Step) -> list[str]:
     """
     path = step.get("path")
     made: list[str] = []
+    missing = [path]
     for _ in range(TRIES):
-        missing = absent([path])
         try:
             for directory in missing:
                 os.mkdir(directory, 0o755)
                 made.append(directory)
         except (FileExistsError, FileNotFoundError):
-            continue  # others make and remove containers below the same parent: look again
+            # Parents are missing, or others make and remove containers below the same parent: look, and look again.
+            missing = absent([path])
+            continue
         except OSError as error:
             raise CgroupError(error.errno or 0, f"make the cgroup {path}", "mkdir", step.origin, _advice_mkdir(error)) from None
         break
+    else:
+        raise CgroupError(errno.ENOENT, f"make the cgroup {path}", "mkdir", step.origin, "somebody else removes its parents")
     if path not in made:
         _check_fit(step, path)
     if "cgroup2" in step.get("controllers"):
@@ -157,14 +161,14 @@ def open_entrances(step: Step) -> tuple[list[int], int]:
     Moving another process, or a whole one, waits for all CPUs to pass a quiescent state (5 to 20 ms on a machine that did not do it
     lately). A thread that moves itself by "0" in ``tasks`` does not, nor does one that is born in its cgroup.
     """
+    paths = dict(step.get("paths"))
     fds: list[int] = []
-    unified = -1
+    unified, path = -1, paths.pop("", None)
     try:
-        for name, path in step.get("paths").items():
-            if name == "":
-                unified = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-            elif path not in [other for key, other in step.get("paths").items() if key != name][: len(fds)]:
-                fds.append(os.open(path + "/tasks", WRITE))
+        if path is not None:
+            unified = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        for path in dict.fromkeys(paths.values()):
+            fds.append(os.open(path + "/tasks", WRITE))
     except OSError as error:
         for fd in (*fds, unified):
             if fd >= 0:

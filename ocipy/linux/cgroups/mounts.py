@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from ocipy.config.types import Config, Mount
     from ocipy.linux.cgroups.host import CgroupHost
 
-MOUNT_ATTR_RDONLY = 1
+MOUNT_ATTR_RDONLY, MOUNT_ATTR_ATIME = 1, 0x70
 PLAIN = 2 | 4 | 8  # MOUNT_ATTR_NOSUID, NODEV, NOEXEC
 
 
@@ -41,7 +41,8 @@ def plan_cgroup_mount(mount: Mount, origin: str, config: Config, host: CgroupHos
         if namespace:
             steps.append(_own_mount(origin, f"{where}/{base}", names, PLAIN | parsed.attr_set))
         else:
-            steps += _bind(origin, f"{where}/{base}", paths[names[0]], PLAIN | parsed.attr_set, host)
+            attrs = {"attr_set": PLAIN | parsed.attr_set, "attr_clr": parsed.attr_clr & MOUNT_ATTR_ATIME}
+            steps += _bind(origin, f"{where}/{base}", paths[names[0]], attrs, host)
         # cpu -> cpu,cpuacct
         others = [name for name in names if len(names) > 1 and name != base]
         steps += [Step(ops.SYMLINK, origin, target=base, path=f"{where}/{name}") for name in others]
@@ -66,10 +67,9 @@ def _own_mount(origin: str, where: str, names: list[str], attrs: int) -> Step:
     return Step(ops.MOUNT, origin, dest=where, fstype="cgroup", source="cgroup", **values)
 
 
-def _bind(origin: str, where: str, directory: str, attrs: int, host: CgroupHost) -> list[Step]:
+def _bind(origin: str, where: str, directory: str, attrs: dict[str, int], host: CgroupHost) -> list[Step]:
     if host.denied:  # without privilege trees cannot be cloned outside; init binds in its own namespaces
-        values = {"recursive": 0, "attr_set": attrs, "attr_clr": 0, "rec_set": 0, "rec_clr": 0}
-        return [Step(ops.BIND, origin, dest=where, source=directory, **values, propagation=0, flags=0)]
+        return [Step(ops.BIND, origin, dest=where, source=directory, recursive=0, **attrs, propagation=0, flags=0)]
     slot = f"cgroup:{where}"
-    opened = Step(ops.OPEN_TREE, origin, slot=slot, source=directory, recursive=False, attr_set=attrs, attr_clr=0, slave=True)
+    opened = Step(ops.OPEN_TREE, origin, slot=slot, source=directory, recursive=False, **attrs, slave=True)
     return [opened, Step(ops.ATTACH, origin, dest=where, tree=slot, propagation=0, flags=0)]

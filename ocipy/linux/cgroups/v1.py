@@ -155,9 +155,6 @@ def _plan_memory(limits: _Limits, memory: Memory, warnings: list[str], *, new: b
 
 
 def _plan_cpu(limits: _Limits, cpu: CPU) -> None:
-    quota, burst = cpu.get("quota") or 0, cpu.get("burst") or 0
-    if 0 < quota < burst:
-        raise ConfigError("/linux/resources/cpu/burst", f"burst ({burst}) must not be more than quota ({quota})")
     shares = cpu.get("shares") or 0
     if shares and not 2 <= shares <= 262144:  # the kernel would take the nearest without a word
         raise ConfigError("/linux/resources/cpu/shares", f"{shares} is not in the range 2 to 262144")
