@@ -48,7 +48,7 @@ def execute(entry: Entry, request: ExecRequest) -> tuple[int, int]:
     target = liveness(record)
     if target is None:
         raise NotRunningError(entry.id, "cannot exec")
-    config = parse_config(entry.read_config(), "config.json")
+    config = parse_config(entry.read_config(), "config.json", semantics=False)
     process = _process(config, request)
     if process.get("terminal") and request.on_console is None:
         raise OcipyError("a detached terminal needs --console-socket, which receives it")
@@ -111,7 +111,10 @@ def _apply_flags(process: Process, request: ExecRequest) -> None:
 
         user = {**(process.get("user") or {"uid": 0, "gid": 0})}
         if request.user:
-            user.update(parse_user(request.user))
+            uid, gid = parse_user(request.user)
+            user["uid"] = uid
+            if gid is not None:
+                user["gid"] = gid
         if request.additional_gids:
             user["additionalGids"] = [parse_id(text) for text in request.additional_gids]
         process["user"] = user

@@ -243,7 +243,7 @@ def _start_error(entry: Entry, index: int, call: int, errno: int, value: int) ->
     options = Options(entry.id, record.bundle)
     for name, kept in record.extra.get("options", {}).items():
         setattr(options, name, kept)
-    plan = assemble(parse_config(entry.read_config(), "config.json"), read_host(), options).steps
+    plan = assemble(parse_config(entry.read_config(), "config.json", semantics=False), read_host(), options).steps
     return explain(plan[index], ops.CALLS[call], errno, value)
 
 
@@ -253,7 +253,7 @@ def _poststart(entry: Entry, record: Record) -> None:
     from ocipy.container.hooks import run_hook
     from ocipy.container.state import state_json
 
-    config = parse_config(entry.read_config(), "config.json")
+    config = parse_config(entry.read_config(), "config.json", semantics=False)
     state = state_json(record, "running", record.pid)
     try:
         for index, hook in enumerate((config.get("hooks") or {}).get("poststart") or ()):

@@ -6,6 +6,7 @@ two steps of init, the encoder puts a SYNC.
 
 from __future__ import annotations
 
+from ocipy.config.sysctl import sysctl_path
 from ocipy.errors import ConfigError
 from ocipy.linux import devices, hooks, masks, mounts, namespaces, process, root, seccomp
 from ocipy.linux.cgroups import plan_cgroup
@@ -220,11 +221,3 @@ def _plan_attributes(config: Config) -> list[Step]:
 def pointer_escape(name: str) -> str:
     """A property name as a part of a JSON pointer (RFC 6901)."""
     return name.replace("~", "~0").replace("/", "~1")
-
-
-def sysctl_path(name: str) -> str:
-    """net.ipv4.ip_forward and net/ipv4/conf/eth0.1/forwarding are both known forms: the first separator says which it is."""
-    dot, slash = name.find("."), name.find("/")
-    if slash < 0 or 0 <= dot < slash:
-        return name.replace("/", "\0").replace(".", "/").replace("\0", ".")
-    return name

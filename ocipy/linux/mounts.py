@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from ocipy.config.mounts import destination, fs_data_needs_mount2, parse_options
+from ocipy.config.mounts import PROC_FILES, destination, fs_data_needs_mount2, is_bind, mount2_data, parse_options
 from ocipy.errors import ConfigError, MountError, label_of
 from ocipy.linux import sys
 from ocipy.linux.cgroups import plan_cgroup_mount
@@ -29,11 +29,6 @@ MS_BITS = {"sync": 1 << 4, "mand": 1 << 6, "dirsync": 1 << 7, "silent": 1 << 15,
 # mount_setattr's bits as mount(2) has them; the atime field is a number, not bits.
 MS_OF_ATTR = ((1, 1), (2, 2), (4, 4), (8, 8), (0x80, 1 << 11), (0x200000, 1 << 8))
 MS_ATIME = {0x00: 1 << 21, 0x10: 1 << 10, 0x20: 1 << 24}
-PROC_FILES = frozenset(
-    "/proc/" + name
-    for name in ("cpuinfo", "diskstats", "meminfo", "stat", "swaps", "uptime", "loadavg", "slabinfo", "net/dev", "sys/kernel/ns_last_pid",
-                 "sys/crypto/fips_enabled")
-)  # fmt: skip
 
 
 def all_mounts(config: Config, options: Options) -> list[tuple[str, Mount]]:
@@ -51,7 +46,7 @@ def plan_open(config: Config, options: Options, host: Host, cgroup_paths: dict[s
         if mount.get("type") == "cgroup":
             made = plan_cgroup_mount(mount, origin, config, host.cgroup, cgroup_paths)
             steps += [step for step in made if step.op.where == ops.RUNTIME]
-        elif is_bind(mount, parsed) and host.uid == 0:
+        elif is_bind(mount, parsed) and not parsed.remount and host.uid == 0:
             steps.append(_open_tree(config, options, origin, mount, parsed, slave=slave))
     return steps
 
@@ -78,11 +73,6 @@ def source(mount: Mount, options: Options, origin: str) -> str:
     if not path:
         raise ConfigError(origin + "/source", "a bind mount needs a source")
     return path if path.startswith("/") else f"{options.bundle}/{path}"
-
-
-def is_bind(mount: Mount, parsed: MountOptions) -> bool:
-    """By option or by type, as callers write either."""
-    return (parsed.bind or mount.get("type") in ("bind", "rbind")) and not parsed.remount
 
 
 def plan_make(config: Config, options: Options, host: Host, cgroup_paths: dict[str, str], found: Namespaces) -> list[Step]:
@@ -144,7 +134,7 @@ def _filesystem(mount: Mount, origin: str, path: str, parsed: MountOptions, late
     if fs_data_needs_mount2(parsed):
         ms_flags = sum(MS_BITS[name] for name in parsed.sb_flags if name in MS_BITS) | _ms_flags(attrs)
         return [
-            Step(ops.MOUNT_OLD, origin, **common, data=",".join(parsed.data) or None, ms_flags=ms_flags, propagation=parsed.propagation)
+            Step(ops.MOUNT_OLD, origin, **common, data=mount2_data(parsed) or None, ms_flags=ms_flags, propagation=parsed.propagation)
         ]
     data = [*parsed.data, *(name for name in parsed.sb_flags if name in MS_BITS)]
     if attrs & MOUNT_ATTR_RDONLY and kind not in NO_DEVICE:
