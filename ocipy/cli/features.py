@@ -11,19 +11,10 @@ if TYPE_CHECKING:
 
     from ocipy.cli.options import Invocation
 
-_MOUNT_OPTIONS = """
-acl async atime bind defaults dev diratime dirsync exec idmap iversion lazytime loud mand noacl noatime nodev nodiratime noexec
-noiversion nolazytime nomand norelatime nostrictatime nosuid nosymfollow private ratime rbind rdev rdiratime relatime remount rexec
-ridmap rnoatime rnodev rnodiratime rnoexec rnorelatime rnostrictatime rnosuid rnosymfollow ro rprivate rrelatime rro rrw rshared
-rslave rstrictatime rsuid rsymfollow runbindable rw shared silent slave strictatime suid symfollow sync tmpcopyup unbindable
-"""
-_SECCOMP_ACTIONS = "ALLOW ERRNO KILL KILL_PROCESS KILL_THREAD LOG NOTIFY TRACE TRAP"
 _SECCOMP_ARCHITECTURES = (
     "AARCH64 ARM MIPS MIPS64 MIPS64N32 MIPSEL MIPSEL64 MIPSEL64N32 PARISC PARISC64 PPC PPC64 PPC64LE RISCV64 S390 S390X X32 "
     "X86 X86_64"
 )
-_SECCOMP_OPERATORS = "EQ GE GT LE LT MASKED_EQ NE"
-_SECCOMP_FLAGS = "LOG SPEC_ALLOW TSYNC WAIT_KILLABLE_RECV"
 
 
 def run(invocation: Invocation) -> int:
@@ -35,8 +26,9 @@ def run(invocation: Invocation) -> int:
 
 
 def features() -> dict[str, Any]:
-    """The Features structure of the specification that we implement."""
+    """The Features structure, from the tables that parse config.json: what they know is what is recognized."""
     from ocipy.cli.version import commit, libseccomp_version
+    from ocipy.config.hooks import KINDS
 
     annotations = {"io.github.ocipy.version": __version__, "io.github.ocipy.commit": commit()}
     if libseccomp := libseccomp_version():
@@ -44,7 +36,7 @@ def features() -> dict[str, Any]:
     return {
         "ociVersionMin": "1.0.0",
         "ociVersionMax": SPEC_VERSION,
-        "hooks": ["prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop"],
+        "hooks": list(KINDS),
         "mountOptions": _mount_options(),
         "linux": _linux(),
         "annotations": annotations,
@@ -52,33 +44,41 @@ def features() -> dict[str, Any]:
 
 
 def _mount_options() -> list[str]:
-    return _MOUNT_OPTIONS.split()
+    from ocipy.config import mounts
+
+    once = {*mounts.PROPAGATION, *mounts.SUPERBLOCK, *mounts.NOT_SUPERBLOCK, *mounts.OTHERS}
+    attributes = {*mounts.ATTRIBUTES, *mounts.ATIME, *mounts.NOT_ATIME}
+    return sorted(once | attributes | {"r" + name for name in attributes})
 
 
 def _linux() -> dict[str, Any]:
-    from ocipy.plan.render import CAPABILITIES, MPOL_FLAGS, MPOL_MODES
+    from ocipy.config.capabilities import NAMES
+    from ocipy.linux import process
+    from ocipy.linux.namespaces import CLONE_FLAGS
 
-    flags = ["SECCOMP_FILTER_FLAG_" + name for name in _SECCOMP_FLAGS.split()]
     return {
-        "namespaces": ["cgroup", "ipc", "mount", "network", "pid", "time", "user", "uts"],
-        "capabilities": list(CAPABILITIES),
+        "namespaces": sorted(CLONE_FLAGS),
+        "capabilities": list(NAMES),
         "cgroup": {"v1": True, "v2": False, "systemd": False, "systemdUser": False, "rdma": True},
-        "seccomp": {
-            "enabled": True,
-            "actions": ["SCMP_ACT_" + name for name in _SECCOMP_ACTIONS.split()],
-            "operators": ["SCMP_CMP_" + name for name in _SECCOMP_OPERATORS.split()],
-            "archs": _architectures(),
-            "knownFlags": flags,
-            "supportedFlags": flags,
-        },
+        "seccomp": _seccomp(),
         "apparmor": {"enabled": True},
         "selinux": {"enabled": True},
         "intelRdt": {"enabled": False},
-        "memoryPolicy": {"modes": list(MPOL_MODES), "flags": list(MPOL_FLAGS)},
+        "memoryPolicy": {"modes": list(process.MEMORY_POLICIES), "flags": list(process.MEMORY_POLICY_FLAGS)},
         "mountExtensions": {"idmap": {"enabled": True}},
         "netDevices": {"enabled": False},
     }
 
 
-def _architectures() -> list[str]:
-    return ["SCMP_ARCH_" + name for name in _SECCOMP_ARCHITECTURES.split()]
+def _seccomp() -> dict[str, Any]:
+    from ocipy.linux import seccomp
+
+    flags = sorted(seccomp.FLAGS)
+    return {
+        "enabled": True,
+        "actions": sorted(seccomp.ACTIONS),
+        "operators": sorted(seccomp.OPERATORS),
+        "archs": ["SCMP_ARCH_" + name for name in _SECCOMP_ARCHITECTURES.split()],
+        "knownFlags": flags,
+        "supportedFlags": flags,
+    }

@@ -63,6 +63,7 @@ def test_features_hold_no_property_that_the_specification_does_not_define() -> N
     }  # fmt: skip
     assert all(isinstance(value, str) and value for value in found["annotations"].values())
     assert {"rro", "rbind", "tmpcopyup", "ridmap"} <= set(found["mountOptions"])  # engines ask for rro
+    assert {"ALLOW", "NOTIFY", "KILL_PROCESS"} <= {name.removeprefix("SCMP_ACT_") for name in found["linux"]["seccomp"]["actions"]}
     for values in (found["mountOptions"], found["linux"]["capabilities"], found["linux"]["seccomp"]["archs"]):
         assert len(values) == len(set(values))
     assert found["mountOptions"] == sorted(found["mountOptions"])

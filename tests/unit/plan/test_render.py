@@ -4,6 +4,8 @@ import json
 
 import pytest
 
+from ocipy.config import capabilities as config_capabilities
+from ocipy.linux import namespaces, process, seccomp
 from ocipy.plan import ops, render
 from ocipy.plan.step import Step
 
@@ -60,6 +62,16 @@ def test_no_words_are_left_over_from_ops_that_are_gone() -> None:
 )
 def test_numbers_become_the_words_of_the_kernel(step: Step, text: str) -> None:
     assert render.describe(step) == text
+
+
+def test_the_names_are_those_that_config_and_linux_know() -> None:
+    assert config_capabilities.NAMES == render.CAPABILITIES
+    assert {name: number for number, name in enumerate(render.MPOL_MODES)} == process.MEMORY_POLICIES
+    assert process.MEMORY_POLICY_FLAGS == render.MPOL_FLAGS
+    assert sorted(namespaces.CLONE_FLAGS.values()) == sorted(render.CLONE.values())
+    assert {name: flag for name, flag in render.SECCOMP_FLAGS.items() if seccomp.FLAGS.get(name)} == {
+        name: flag for name, flag in seccomp.FLAGS.items() if flag
+    }
 
 
 def test_unknown_bits_are_shown_and_never_lost() -> None:
