@@ -116,6 +116,7 @@ int check_plan(const uint8_t *start, size_t size, uint64_t *step, uint64_t *fiel
 	buffer.pool = sizeof(header) + header.count * sizeof(record);
 	for (*step = 0; *step < header.count; ++*step) {
 		memcpy(&record, start + sizeof(header) + *step * sizeof(record), sizeof(record));
+		*field = 0;
 		if (record.index < next_index || record.index >= UINT32_MAX)
 			return DISORDER;
 		next_index = record.index + 1;

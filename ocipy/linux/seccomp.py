@@ -144,8 +144,6 @@ def _explained(error: sys.FilterError, seccomp: Seccomp, arch: int) -> SeccompEr
     detail = f"libseccomp {sys.libseccomp_version()} refuses it"
     if error.errno == 95:  # EOPNOTSUPP
         detail += ": this kernel or this libseccomp is too old for the action"
-    elif error.errno == 17:  # EEXIST
-        detail += ": an earlier entry has another action for the same call"
     elif error.errno == 33:  # EDOM
         detail += ": this machine cannot execute it"
     return SeccompError(error.errno or 0, "compile the filter" + what, "", pointer, detail)

@@ -438,8 +438,8 @@ def seccomp_arch(name: str) -> int:
 
 
 def texts(names: list[str]) -> bytes:
-    """Each ended by NUL."""
-    return b"".join([_bytes(name, "texts") + b"\0" for name in names])
+    """Each ended by NUL; what no C name can have becomes "?"."""
+    return b"".join([name.encode("utf-8", "replace").replace(b"\0", b"?") + b"\0" for name in names])
 
 
 def libseccomp_version() -> str:
