@@ -115,7 +115,8 @@ def test_steps_in_a_wrong_order_are_refused() -> None:
     ],
     ids=[
         "text among the steps", "text behind the end", "text with a count", "list behind the end", "list in the header",
-        "bytes behind the end", "bytes among the steps", "bytes that reach behind the end", "descriptor too large", "descriptor of 32 bits",
+        "bytes behind the end", "bytes among the steps", "bytes that reach behind the end",
+        "descriptor too large", "descriptor of 32 bits",
     ],
 )  # fmt: skip
 def test_a_field_that_points_outside_is_refused(op: ops.Op, name: str, value: int, expected: str) -> None:
@@ -132,6 +133,13 @@ def test_a_list_with_more_texts_than_there_are_is_refused() -> None:
     (word,) = unpack_from("<Q", buffer, at)
     pack_into("<Q", buffer, at, (word & 0xFFFFFFFF) | 0xFFFFFFFF << 32)
     assert "list" in refusal(buffer)
+
+
+def test_a_text_that_begins_just_behind_the_end_is_refused() -> None:
+    buffer = encoded(Step(ops.HOSTNAME, name="x"))
+    for offset in range(len(buffer), len(buffer) + 9):
+        pack_into("<Q", buffer, field_at(0, ops.HOSTNAME, "name"), offset)
+        assert "text" in refusal(buffer)
 
 
 def test_a_text_without_an_end_is_refused() -> None:
