@@ -7,10 +7,9 @@ the JSON pointer go into extra keys of it. containerd loses an entry whose time 
 from __future__ import annotations
 
 import os
-from _json import encode_basestring_ascii as quote
 
 from ocipy import warning
-from ocipy.container.record import now
+from ocipy.container.record import now, quote
 from ocipy.errors import ConfigError, OcipyError
 
 TYPE_CHECKING = False

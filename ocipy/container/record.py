@@ -7,13 +7,11 @@ its value as it stands. A torn file keeps its whole lines, which is what ``delet
 from __future__ import annotations
 
 import time
-from _json import encode_basestring_ascii as quote
-from _json import make_scanner
-
 from ocipy.errors import StateError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any
 
 _TYPES: dict[str, type[Any]] = {
@@ -166,7 +164,7 @@ def now() -> str:
 
 
 class _Scanning:
-    """What make_scanner reads its options from: those of json.loads."""
+    """What ``_json.make_scanner`` reads its options from: those of json.loads."""
 
     strict = True
     object_hook = object_pairs_hook = None
@@ -176,7 +174,19 @@ class _Scanning:
     memo: dict[str, str] = {}
 
 
-_scan = make_scanner(_Scanning())  # type: ignore[arg-type]  # typeshed names the wrong class
+def _json_parts() -> tuple[Callable[[str], str], Callable[[str, int], tuple[Any, int]]]:
+    """What the json module itself is made of, without its imports; they are private, so json where they are not to be had."""
+    try:
+        from _json import encode_basestring_ascii, make_scanner
+
+        return encode_basestring_ascii, make_scanner(_Scanning())  # type: ignore[arg-type]
+    except (ImportError, AttributeError, TypeError):
+        from json import JSONDecoder, dumps
+
+        return dumps, JSONDecoder().raw_decode
+
+
+quote, _scan = _json_parts()
 
 
 def parse_json(text: str) -> Any:

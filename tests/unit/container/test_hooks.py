@@ -96,7 +96,7 @@ def test_only_the_end_of_much_output_is_shown(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("path", "words"),
-    [("/nope", "no such file or directory"), ("/etc/passwd", "permission denied"), ("/bin/\0true", "embedded null byte")],
+    [("/nope", "no such file or directory"), ("/etc/passwd", "permission denied"), ("/bin/\0true", "embedded null")],
 )
 def test_a_hook_that_cannot_be_executed_says_why(tmp_path: Path, path: str, words: str) -> None:
     with pytest.raises(HookError, match=words):
