@@ -1,0 +1,234 @@
+"""Tests run in a mount namespace of their own, with a clean /sys/fs/cgroup, as parent of all orphans; each leaves nothing."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bundles import PREFIX, TIME_SCALE, Bundle, Container, Mutate, Runtime, hierarchies, make_bundle, mounts
+
+CLONE_NEWNS = 0x20000
+PR_SET_CHILD_SUBREAPER = 36
+
+_why_not: list[str] = []  # why tests that need root cannot run here
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    libc = ctypes.CDLL(None, use_errno=True)
+    libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    if os.geteuid() != 0:
+        _why_not.append("needs root")
+    elif libc.unshare(CLONE_NEWNS) != 0:
+        _why_not.append(f"needs a mount namespace: {os.strerror(ctypes.get_errno())}")
+    else:
+        _mount("--make-rprivate", "/")
+        _clean_cgroup_tree()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if "integration" in item.path.parts:
+            item.add_marker("root")
+        if _why_not and item.get_closest_marker("root"):
+            item.add_marker(pytest.mark.skip(reason=_why_not[0]))
+
+
+def pytest_unconfigure() -> None:
+    if not _why_not:
+        remove_cgroups()
+
+
+def _mount(*arguments: str | Path) -> None:
+    subprocess.run(["mount", *arguments], check=True)
+
+
+def _clean_cgroup_tree() -> None:
+    """On cgroup v1: the same hierarchies in a fresh tmpfs, without what others left beside them.
+
+    crun refuses a machine with v1 hierarchies and a unified one that has controllers: it does not get the latter.
+    """
+    if Path("/sys/fs/cgroup/cgroup.controllers").exists() or not Path("/sys/fs/cgroup").is_dir():
+        return
+    points = [m for m in mounts() if m["type"] in ("cgroup", "cgroup2") and m["point"].startswith("/sys/fs/cgroup/")]
+    if os.path.basename(os.environ.get("RUNTIME", "")) == "crun":
+        points = [m for m in points if m["type"] == "cgroup"]
+    with tempfile.TemporaryDirectory(prefix="ocipy-cgroup-") as fresh:
+        _mount("-t", "tmpfs", "-o", "mode=755", "tmpfs", fresh)
+        for mount in points:
+            target = Path(fresh, os.path.relpath(mount["point"], "/sys/fs/cgroup"))
+            target.mkdir(exist_ok=True)
+            _mount("--bind", mount["point"], target)
+        subprocess.run(["umount", "--recursive", "--lazy", "/sys/fs/cgroup"], check=True)
+        _mount("--move", fresh, "/sys/fs/cgroup")
+
+
+# ---- nothing is left --------------------------------------------------------------------------------------------------------
+
+
+def cgroups() -> set[str]:
+    """Directories of cgroups that this session's containers made, deepest last."""
+    found: set[str] = set()
+    for point in set(hierarchies().values()):
+        for directory, names, _ in os.walk(point):
+            found.update(os.path.join(directory, name) for name in names if PREFIX in os.path.join(directory, name))
+    return {path for path in found if not path.endswith("/" + PREFIX)}
+
+
+def remove_cgroups() -> None:
+    """End what runs in this session's cgroups, and remove them."""
+    tops = [point / PREFIX for point in set(hierarchies().values())]
+    paths = sorted([*cgroups(), *(str(top) for top in tops if top.is_dir())], key=len, reverse=True)
+    for path in paths:
+        _thaw_and_kill(Path(path))
+    end = time.monotonic() + 5 * TIME_SCALE
+    while paths and time.monotonic() < end:
+        for path in list(paths):
+            try:
+                os.rmdir(path)
+            except FileNotFoundError:
+                paths.remove(path)
+            except OSError:
+                reap()
+                time.sleep(0.01)
+            else:
+                paths.remove(path)
+
+
+def _thaw_and_kill(path: Path) -> None:
+    try:
+        if (path / "freezer.state").exists():
+            (path / "freezer.state").write_text("THAWED")
+        for pid in (path / "cgroup.procs").read_text().split():
+            os.kill(int(pid), signal.SIGKILL)
+    except OSError:
+        pass  # it ended by itself
+
+
+def _stat(pid: str) -> tuple[str, str, str]:
+    """Parent, state and name of a process."""
+    text = Path("/proc", pid, "stat").read_text(errors="replace")
+    name = text[text.index("(") + 1 : text.rindex(")")]
+    state, parent = text[text.rindex(")") + 2 :].split()[:2]
+    return parent, state, name
+
+
+def _processes() -> dict[str, tuple[str, str, str]]:
+    found = {}
+    for pid in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            found[pid] = _stat(pid)
+        except (OSError, ValueError):
+            continue
+    return found
+
+
+def reap() -> None:
+    """Collect orphans that ended: they are children of this process."""
+    us = str(os.getpid())
+    for pid, (parent, state, _) in _processes().items():
+        if parent == us and state == "Z":
+            try:
+                os.waitpid(int(pid), os.WNOHANG)
+            except ChildProcessError:
+                continue
+
+
+def descendants() -> set[str]:
+    """Processes that came from this one, as "pid name"."""
+    every, found, names = _processes(), {str(os.getpid())}, set()
+    while new := {pid for pid, (parent, _, _) in every.items() if parent in found and pid not in found}:
+        found |= new
+        names |= {f"{pid} {every[pid][2]} ({every[pid][1]})" for pid in new}
+    return names
+
+
+def _files() -> set[str]:
+    """Files that bear this session's name, or ocipy's, where a runtime may put something."""
+    found = set()
+    for directory in ("/run", "/tmp", "/dev/shm", "/var/run"):
+        for name in os.listdir(directory) if os.path.isdir(directory) else []:
+            if PREFIX in name or (name.startswith("ocipy") and not name.startswith(("ocipy-cgroup-", "ocipy-test-"))):
+                found.add(os.path.join(directory, name))
+    for directory in ("/run/ocipy", "/run/runc", "/run/crun"):
+        if os.path.isdir(directory):
+            found.update(os.path.join(directory, name) for name in os.listdir(directory) if PREFIX in name)
+    return found - {"/run/ocipy"}
+
+
+def surroundings() -> dict[str, set[str]]:
+    """What a runtime may leave: mounts, cgroups, processes, files."""
+    mine = {f"{m['point']} ({m['type']} of {m['source']})" for m in mounts()}
+    host = {line for line in Path("/proc/1/mountinfo").read_text().splitlines() if PREFIX in line}
+    return {"mount": mine | host, "cgroup": cgroups(), "process": descendants(), "file": _files()}
+
+
+def _left(before: dict[str, set[str]]) -> list[str]:
+    reap()
+    after = surroundings()
+    return [f"{kind} {thing}" for kind, things in after.items() for thing in sorted(things - before[kind])]
+
+
+@pytest.fixture
+def no_leaks() -> Iterator[None]:
+    """The test fails if it leaves a mount, a cgroup, a process or a file of the runtime."""
+    before = surroundings()
+    yield
+    end = time.monotonic() + 2 * TIME_SCALE
+    while (left := _left(before)) and time.monotonic() < end:
+        time.sleep(0.02)
+    if any(thing.startswith("cgroup") for thing in left):
+        remove_cgroups()
+    assert not left, "the test left: " + "; ".join(left)
+
+
+# ---- what tests ask for -----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def runtime(tmp_path: Path, no_leaks: None) -> Iterator[Runtime]:
+    """The runtime under test, with its own state directory; what is left of its containers is deleted by force, to be gone."""
+    runtime = Runtime(tmp_path / "runtime")
+    yield runtime
+    left = runtime.close()
+    assert not left, "delete --force left: " + "; ".join(left)
+
+
+@pytest.fixture
+def bundle(tmp_path: Path) -> Callable[..., Bundle]:
+    """``bundle(args, mutate=None, rootfs=None)``: a new bundle, busybox by default; see bundles.make_bundle."""
+    count = iter(range(1000))
+
+    def make(*args: str, mutate: Mutate | None = None, rootfs: Path | None = None, **more: Any) -> Bundle:
+        return make_bundle(tmp_path / f"bundle{next(count)}", rootfs, args or ("/bin/probe",), mutate, **more)
+
+    return make
+
+
+@pytest.fixture
+def container(runtime: Runtime, bundle: Callable[..., Bundle]) -> Callable[..., Container]:
+    """``container("sleep", "100", mutate=f)``: a container that is not created yet, of a new bundle."""
+
+    def make(*args: str, id: str | None = None, **more: Any) -> Container:
+        return runtime.container(bundle(*args, **more), id)
+
+    return make
+
+
+@pytest.fixture
+def probe(container: Callable[..., Container]) -> Callable[..., dict[str, Any]]:
+    """``probe(mutate, *arguments)``: run the probe in the foreground under a changed config; its report."""
+
+    def run(mutate: Mutate | None = None, *arguments: str, **more: Any) -> dict[str, Any]:
+        report: dict[str, Any] = container("/bin/probe", *arguments, mutate=mutate, **more).run().json
+        return report
+
+    return run
