@@ -53,7 +53,9 @@ LDFLAGS = shlex.split(
 
 def generate() -> None:
     """Write ops.h and _compiled.py, each only where its text changed, so that make and distutils see no news."""
+    sys.path.insert(0, str(ROOT))  # the package itself: it needs no build to be read
     header = runpy.run_path(str(ROOT / "ocipy/plan/ops.py"))["c_header"]()
+    sys.path.remove(str(ROOT))
     write_if_changed(NATIVE / "ops.h", header)
     compiler = CONFIG / "compile_schema.py"
     schemas = sorted((ROOT / "spec").glob("*.json"))

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from ocipy.cli.create import make_request
 from ocipy.container import foreground
-from ocipy.container.lifecycle import create, send_console, start
+from ocipy.container.lifecycle import create, send_console
+from ocipy.container.start import start
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

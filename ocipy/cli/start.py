@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ocipy.container.lifecycle import start
+from ocipy.container.start import start
 from ocipy.container.store import Store
 
 TYPE_CHECKING = False

@@ -12,12 +12,13 @@ from ocipy.errors import NotRunningError, OcipyError, StateError
 from ocipy.linux.assemble import Options, assemble_exec
 from ocipy.linux.host import read_host
 from ocipy.linux.namespaces import CLONE_FLAGS, PROC_NAMES
+from ocipy.linux.process import user_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from ocipy.config.types import Config, Process
+    from ocipy.config.types import Capabilities, Config, Process, User
     from ocipy.container.record import Record
     from ocipy.container.store import Entry
 
@@ -26,8 +27,8 @@ class ExecRequest:
     """``process_file``: path of a process object ("" for none); the rest changes a copy of the container's own process."""
 
     __slots__ = (
-        "additional_gids", "apparmor", "args", "caps", "cwd", "env", "ignore_paused", "no_new_privs", "on_console", "options", "pid_file",
-        "pidfd_socket", "process_file", "process_label", "tty", "user",
+        "additional_gids", "apparmor", "args", "caps", "cwd", "env", "ignore_paused", "no_new_privs", "on_console", "options",
+        "pid_file", "pidfd_socket", "process_file", "process_label", "tty", "user",
     )  # fmt: skip
 
     def __init__(self, container_id: str) -> None:
@@ -109,7 +110,7 @@ def _apply_flags(process: Process, request: ExecRequest) -> None:
     if request.user or request.additional_gids:
         from ocipy.config.user import parse_id, parse_user
 
-        user = {**(process.get("user") or {"uid": 0, "gid": 0})}
+        user: User = {**user_of(process)}
         if request.user:
             uid, gid = parse_user(request.user)
             user["uid"] = uid
@@ -126,9 +127,10 @@ def _apply_flags(process: Process, request: ExecRequest) -> None:
         process["selinuxLabel"] = request.process_label
     if request.caps:
         # Never inheritable, never ambient (CVE-2022-29162): only what the process itself may use.
-        sets = dict(process.get("capabilities") or {})
-        for name in ("bounding", "effective", "permitted"):
-            sets[name] = [*(sets.get(name) or []), *request.caps]
+        sets: Capabilities = {**(process.get("capabilities") or {})}
+        sets["bounding"] = [*(sets.get("bounding") or ()), *request.caps]
+        sets["effective"] = [*(sets.get("effective") or ()), *request.caps]
+        sets["permitted"] = [*(sets.get("permitted") or ()), *request.caps]
         process["capabilities"] = sets
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from _signal import SIG_DFL, SIGWINCH, signal
+from _signal import SIG_DFL, SIGWINCH, signal  # type: ignore[import-not-found]
 
 from ocipy.linux import sys
 

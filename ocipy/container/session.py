@@ -7,9 +7,9 @@ what the plan names.
 from __future__ import annotations
 
 import os
-from _struct import Struct
 
 from ocipy import warning
+from ocipy.container.reports import ACK, CONSOLE, ERROR, EXECUTING, LISTENER, PID, READY, REPORT, SYNC, WARNING, message
 from ocipy.errors import OcipyError, StepError
 from ocipy.linux import sys
 from ocipy.plan import ops
@@ -23,20 +23,12 @@ if TYPE_CHECKING:
     from ocipy.container.store import Entry
     from ocipy.plan.step import Step
 
-REPORT = Struct("<IIIIQ")  # kind, step, call, errno, value
-SYNC, ERROR, WARNING, PID, CONSOLE, LISTENER, READY, EXECUTING, ACK, GO = range(1, len(ops.REPORTS) + 1)
-
-
-def message(kind: int) -> bytes:
-    """A report that carries nothing but its kind."""
-    return REPORT.pack(kind, 0, 0, 0, 0)
-
 
 class Session:
     """A plan and what it has so far: slots, the stage, init.
 
-    ``pid`` and ``pidfd`` are init's once it is cloned. ``on_console`` gets the ptmx, ``on_pid`` is called before init goes on, ``on_ready`` when
-    all is made, before init is told.
+    ``pid`` and ``pidfd`` are init's once it is cloned. ``on_console`` gets the ptmx, ``on_pid`` is called before init goes on,
+    ``on_ready`` when all is made, before init is told.
     """
 
     __slots__ = (
@@ -129,13 +121,13 @@ class Session:
     def _apply_all(self, steps: list[Step]) -> None:
         for step in steps:
             slot = step.values.get("slot")
-            result = APPLY[step.op.name](self, step)
-            if slot is not None:
-                self.slots[slot] = result
+            opened = APPLY[step.op.name](self, step)
+            if slot is not None and opened is not None:
+                self.slots[slot] = opened
 
     def error(self, index: int, call: int, errno: int, value: int) -> OcipyError:
         """The exception of an ERROR report."""
-        from ocipy.container.reports import explain
+        from ocipy.container.explain import explain
 
         output = self.slots.get("hook output", -1)
         return explain(self.plan[index], ops.CALLS[call], errno, value, output)

@@ -15,7 +15,7 @@ from ocipy.plan.step import Step
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from ocipy.config.types import Config, Mount, Process
+    from ocipy.config.types import Box, Config, Linux, Mount, Process
     from ocipy.linux.cgroups import CgroupPlan
     from ocipy.linux.host import Host
 
@@ -74,8 +74,9 @@ def assemble(config: Config, host: Host, options: Options) -> Assembled:
         Step(ops.SPAWN, "/process", preserve_fds=options.preserve_fds),
         *namespaces.plan_enter(config, found, host),
         Step(ops.CLONE_INIT),
-        # Not earlier: what the kernel takes for a network namespace (some 100 KiB), for the stage and for the clone (50 KiB) would count
-        # against a limit that is meant for the program. Not later: init waits here, nothing of it can escape, and its mounts count.
+        # Not earlier: what the kernel takes for a network namespace (some 100 KiB), for the stage and for the clone (50 KiB)
+        # would count against a limit that is meant for the program. Not later: init waits here, nothing of it can escape, and
+        # its mounts count.
         *cgroup.enter,
         *process.plan_score(spec_process, "/process"),
         Step(ops.SETSID),
@@ -99,7 +100,7 @@ def assemble(config: Config, host: Host, options: Options) -> Assembled:
         ],
         *masks.plan(config, host),
         *root.plan_readonly(config, found),
-        *_plan_attributes(config),
+        *_plan_attributes(spec_process, linux, origin="/process"),
         *process.plan_runtime(spec_process, "/process"),
         *_plan_program(config, host, options, "/process", spec_process, waits=True),
     ]
@@ -118,7 +119,8 @@ def assemble_exec(
 ) -> list[Step]:
     """The plan of exec: the container's namespaces are joined by its pidfd, its cgroups by what the state remembers.
 
-    ``pid``: the container's init; ``flags``: CLONE_NEW* of the namespaces that the container does not share with us; origins point into process.json.
+    ``pid``: the container's init; ``flags``: CLONE_NEW* of the namespaces that the container does not share with us; origins
+    point into process.json.
     """
     found = namespaces.Namespaces(config)
     affinity = spec_process.get("execCPUAffinity") or {}
@@ -137,7 +139,7 @@ def assemble_exec(
     steps += [Step(ops.CLONE_INIT), Step(ops.ENTER_CGROUP, paths=cgroup_paths), *process.plan_score(spec_process, "")]
     steps += [Step(ops.SETSID), *_plan_keyring(config, options, join=True)]
     steps += _plan_stdio(spec_process, found, mount=False)
-    steps += _plan_attributes({"process": spec_process, "linux": {"personality": config.get("linux", {}).get("personality")}})
+    steps += _plan_attributes(spec_process, config.get("linux", {}), origin="")
     steps += process.plan_runtime(spec_process, "")
     if affinity.get("final"):
         steps.append(Step(ops.CPU_AFFINITY, "/execCPUAffinity/final", cpus=affinity["final"]))
@@ -188,12 +190,12 @@ def _plan_network(found: namespaces.Namespaces) -> list[Step]:
 
 
 def _plan_stdio(spec_process: Process, found: namespaces.Namespaces, *, mount: bool = True) -> list[Step]:
-    user = spec_process.get("user") or {}
+    user = process.user_of(spec_process)
     ids = {"uid": user.get("uid", 0)}
     if not spec_process.get("terminal"):
         return [Step(ops.STDIO_OWNER, "/process/user", **ids)]
-    size = spec_process.get("consoleSize") or {}
-    values = {"height": size.get("height", 0), "width": size.get("width", 0)}
+    size: Box = spec_process.get("consoleSize") or {"height": 0, "width": 0}
+    values = {"height": size["height"], "width": size["width"]}
     mount = mount and found.has("mount")
     return [Step(ops.CONSOLE, "/process/terminal", **values, **ids, gid=user.get("gid", 0), mount=mount)]
 
@@ -207,10 +209,10 @@ def _plan_names(config: Config) -> list[Step]:
     return steps
 
 
-def _plan_attributes(config: Config) -> list[Step]:
-    linux, steps = config.get("linux") or {}, []
-    if config["process"].get("noNewPrivileges"):
-        steps.append(Step(ops.NO_NEW_PRIVILEGES, "/process/noNewPrivileges"))
+def _plan_attributes(spec_process: Process, linux: Linux, *, origin: str) -> list[Step]:
+    steps = []
+    if spec_process.get("noNewPrivileges"):
+        steps.append(Step(ops.NO_NEW_PRIVILEGES, origin + "/noNewPrivileges"))
     if linux.get("personality"):
         steps.append(process.personality_step(linux["personality"]))
     if linux.get("memoryPolicy"):

@@ -8,7 +8,7 @@ from ocipy.plan.step import Step
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from ocipy.config.types import Config
+    from ocipy.config.types import Config, Hook
     from ocipy.linux.assemble import Options
 
 INSIDE = {"createContainer": "creating", "startContainer": "created"}
@@ -17,7 +17,7 @@ INSIDE = {"createContainer": "creating", "startContainer": "created"}
 def plan(config: Config, options: Options, kind: str) -> list[Step]:
     """Steps of one kind of hook. Those in the container's namespaces are run by init, which puts its own pid into the state."""
     steps = []
-    for index, hook in enumerate((config.get("hooks") or {}).get(kind) or ()):
+    for index, hook in enumerate(hooks_of(config, kind)):
         origin = f"/hooks/{kind}/{index}"
         args = hook.get("args") or [hook["path"]]
         values = {"path": hook["path"], "args": args, "env": hook.get("env") or [], "timeout": hook.get("timeout") or 0}
@@ -30,9 +30,15 @@ def plan(config: Config, options: Options, kind: str) -> list[Step]:
     return steps
 
 
+def hooks_of(config: Config, kind: str) -> list[Hook]:
+    """The hooks of one kind, in their order."""
+    found: list[Hook] | None = (config.get("hooks") or {}).get(kind)  # type: ignore[assignment]
+    return found or []
+
+
 def plan_open(config: Config) -> list[Step]:
     """A file for what createContainer hooks print: it is shown when one fails."""
-    if not (config.get("hooks") or {}).get("createContainer"):
+    if not hooks_of(config, "createContainer"):
         return []
     return [Step(ops.OPEN_HOOK_OUTPUT, "/hooks/createContainer", slot="hook output")]
 

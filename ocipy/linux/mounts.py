@@ -133,9 +133,8 @@ def _filesystem(mount: Mount, origin: str, path: str, parsed: MountOptions, late
     common = {"dest": path, "fstype": kind, "source": mount.get("source") or kind, "flags": flags}
     if fs_data_needs_mount2(parsed):
         ms_flags = sum(MS_BITS[name] for name in parsed.sb_flags if name in MS_BITS) | _ms_flags(attrs)
-        return [
-            Step(ops.MOUNT_OLD, origin, **common, data=mount2_data(parsed) or None, ms_flags=ms_flags, propagation=parsed.propagation)
-        ]
+        values = {"data": mount2_data(parsed) or None, "ms_flags": ms_flags, "propagation": parsed.propagation}
+        return [Step(ops.MOUNT_OLD, origin, **common, **values)]
     data = [*parsed.data, *(name for name in parsed.sb_flags if name in MS_BITS)]
     if attrs & MOUNT_ATTR_RDONLY and kind not in NO_DEVICE:
         data.append("ro")

@@ -62,13 +62,13 @@ def plan_user(process: Process, origin: str, *, keep: int, set_groups: bool) -> 
     ``keep``: capabilities that init still needs after this (see assemble). Looking up and entering the directory once as
     root and once as the user is for directories that only one of the two may enter.
     """
-    user: User = process.get("user") or {"uid": 0, "gid": 0}
-    sets = {name: capability_mask(names) for name, names in (process.get("capabilities") or {}).items()}
+    user = user_of(process)
+    sets = capability_masks(process)
     groups = b"".join(gid.to_bytes(4, sys.BYTE_ORDER) for gid in user.get("additionalGids") or ())
     cwd = process.get("cwd") or "/"
     steps = [
         Step(ops.CWD, origin + "/cwd", path=cwd, final=0, create=1),
-        Step(ops.BOUNDING_SET, origin + "/capabilities/bounding", keep=sets.get("bounding", 0)),
+        Step(ops.BOUNDING_SET, origin + "/capabilities/bounding", keep=sets["bounding"]),
         Step(
             ops.USER, origin + "/user", uid=user.get("uid", 0), gid=user.get("gid", 0), groups=groups, set_groups=set_groups
         ),
@@ -81,23 +81,39 @@ def plan_user(process: Process, origin: str, *, keep: int, set_groups: bool) -> 
     return steps
 
 
+def capability_masks(process: Process) -> dict[str, int]:
+    """Set -> bit mask; a set that the config leaves away is empty."""
+    sets = process.get("capabilities") or {}
+    return {
+        "bounding": capability_mask(sets.get("bounding") or ()),
+        "effective": capability_mask(sets.get("effective") or ()),
+        "permitted": capability_mask(sets.get("permitted") or ()),
+        "inheritable": capability_mask(sets.get("inheritable") or ()),
+        "ambient": capability_mask(sets.get("ambient") or ()),
+    }
+
+
 def capabilities_step(sets: dict[str, int], origin: str, keep: int = 0) -> Step:
     """The four sets of a thread; the kernel wants effective within permitted."""
     return Step(
         ops.CAPABILITIES,
         origin + "/capabilities",
-        effective=sets.get("effective", 0),
-        permitted=sets.get("permitted", 0),
-        inheritable=sets.get("inheritable", 0),
-        ambient=sets.get("ambient", 0),
+        effective=sets["effective"],
+        permitted=sets["permitted"],
+        inheritable=sets["inheritable"],
+        ambient=sets["ambient"],
         keep=keep,
     )
 
 
+def user_of(process: Process) -> User:
+    """process.user, root where the config has none."""
+    return process.get("user") or {"uid": 0, "gid": 0}
+
+
 def final_capabilities(process: Process, origin: str) -> Step:
     """The sets again, without what init kept for itself."""
-    sets = {name: capability_mask(names) for name, names in (process.get("capabilities") or {}).items()}
-    return capabilities_step(sets, origin)
+    return capabilities_step(capability_masks(process), origin)
 
 
 def search_path(process: Process) -> str:
@@ -119,7 +135,7 @@ def plan_home(process: Process, origin: str) -> list[Step]:
     """HOME from the container's passwd where process.env has none, as callers are used to."""
     if any(item.startswith("HOME=") for item in process.get("env") or ()):
         return []
-    return [Step(ops.HOME, origin + "/env", uid=(process.get("user") or {}).get("uid", 0))]
+    return [Step(ops.HOME, origin + "/env", uid=user_of(process).get("uid", 0))]
 
 
 # ---- applied by the runtime ------------------------------------------------------------------------------------------

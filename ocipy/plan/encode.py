@@ -65,7 +65,8 @@ class _Pool:
     __slots__ = ("base", "offsets", "parts", "size")
 
     def __init__(self, base: int) -> None:
-        self.base, self.parts, self.size = base, [], 0  # type: list[bytes]
+        self.base, self.size = base, 0
+        self.parts: list[bytes] = []
         self.offsets: dict[bytes, int] = {}
 
     def add(self, data: bytes, *, align: int = 1) -> int:

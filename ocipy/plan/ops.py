@@ -1,14 +1,16 @@
 """The only source of the numbers that cross the line between Python and C.
 
 An op is one intention of the config. Its fields are typed: ``s`` text or None, ``u`` an unsigned number (negative: two's
-complement), ``l`` a list of texts, ``b`` bytes, ``f`` the name of a slot that holds a file descriptor when the plan is
-encoded (None: -1), ``*`` anything that JSON can say (runtime ops only, which never reach C). ``c_header()`` gives all of it to the C compiler, so
-that drift cannot happen.
+complement), ``l`` a list of texts, ``b`` bytes, ``f`` the name of a slot that holds a file descriptor when the
+plan is encoded (None: -1), ``*`` anything that JSON can say (runtime ops only, which never reach C). ``c_header()`` gives all of it
+to the C compiler, so that drift cannot happen.
 
 A plan is a list without branches. Looking and then choosing how lives in the handler of an op.
 """
 
 from __future__ import annotations
+
+from ocipy.plan.reports import REPORTS
 
 RUNTIME = "runtime"  # executed by Python, outside
 INIT = "init"  # executed by the static init, inside
@@ -93,7 +95,9 @@ EXEC = _op("EXEC", INIT, "args:l env:l")
 MAKE_CGROUP = _op("MAKE_CGROUP", RUNTIME, "path:* controllers:*")
 SET_CGROUP = _op("SET_CGROUP", RUNTIME, "path:* file:* value:*")
 ENTER_CGROUP = _op("ENTER_CGROUP", RUNTIME, "paths:*")
-OPEN_TREE = _op("OPEN_TREE", RUNTIME, "slot:* source:* dest:* recursive:* attr_set:* attr_clr:* rec_set:* rec_clr:* slave:* idmap:*")
+OPEN_TREE = _op(
+    "OPEN_TREE", RUNTIME, "slot:* source:* dest:* recursive:* attr_set:* attr_clr:* rec_set:* rec_clr:* slave:* idmap:*"
+)
 OPEN_DEVICE = _op("OPEN_DEVICE", RUNTIME, "slot:* path:* type:* major:* minor:*")
 OPEN_NAMESPACE = _op("OPEN_NAMESPACE", RUNTIME, "slot:* path:* type:*")
 OPEN_ROOTFS = _op("OPEN_ROOTFS", RUNTIME, "slot:* path:* attach:*")
@@ -120,9 +124,6 @@ MOUNT_FLAGS = {
     "RECURSIVE": 8,  # REMOUNT: attributes of the whole tree
     "OPTIONAL": 16,  # the kernel may refuse it (devpts gid= in a small user namespace …)
 }
-
-# ---- reports, init -> runtime: {kind, step, call, error, value}, one SOCK_SEQPACKET message each -------------------
-REPORTS = ("SYNC", "ERROR", "WARNING", "PID", "CONSOLE", "LISTENER", "READY", "EXECUTING", "ACK", "GO")
 
 # ---- calls that a report can name ----------------------------------------------------------------------------------
 CALLS = (
