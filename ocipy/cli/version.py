@@ -27,8 +27,7 @@ def commit() -> str:
 def libseccomp_version() -> str:
     """ "2.5.4", or "" when the native part is not built."""
     try:
-        from ocipy.linux import sys as kernel
-
-        return str(kernel.libseccomp_version())
-    except (ImportError, AttributeError):
+        from ocipy.linux.sys import libseccomp_version as linked
+    except ImportError:
         return ""
+    return linked()
