@@ -64,7 +64,7 @@ def _proxy(pidfd: int, ptmx: int) -> None:
 
 def _resize(ours: int, ptmx: int) -> None:
     try:
-        sys.set_winsize(ptmx, *sys.get_winsize(ours))
+        sys.set_winsize(ptmx, sys.get_winsize(ours))
     except OSError:
         pass
 
