@@ -119,6 +119,8 @@ def test_the_hot_path_imports_nothing_slow(module: Path) -> None:
 
 
 def test_cold_modules_are_imported_inside_functions_only(module: Path) -> None:
+    if str(module.relative_to(ROOT)) in COLD:
+        return
     cold = {"ocipy." + name.removesuffix(".py").replace("/", ".") for name in COLD}
     found = [(target, line) for target, line, top in imports(module) if top and target in cold]
     assert not [f"{module.relative_to(ROOT)}:{line}: {target}" for target, line in found]
