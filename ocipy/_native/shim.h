@@ -36,6 +36,10 @@ int shim_clone_stage(int elf, const char *texts, unsigned argc, const int *keep,
 		     const char *affinity, unsigned affinity_size, int *result);
 int shim_userns(int proc, const char *uid_map, const char *gid_map, int *call);
 
+/* shim_hook.c */
+int shim_spawn_hook(const char *path, const char *args, unsigned argc, const char *environment, unsigned envc, int directory,
+		    int input, int output);
+
 /* shim_file.c */
 int shim_sealed_memfd(const char *name, const char *data, size_t size, int executable);
 int shim_sealed_copy(const char *name, int source);

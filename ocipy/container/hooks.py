@@ -1,16 +1,16 @@
 """The hooks that run in the runtime's namespaces: prestart, createRuntime, poststart, poststop (config.md, POSIX-platform Hooks).
 
 A hook gets the state on standard input, only the environment of its own entry, default signals, a process group of its own, and the
-bundle as its directory. Both ends of its stdio are memory files, so that a hook that neither reads nor stops writing blocks nobody.
+bundle as its directory; it does not outlive the runtime. Both ends of its stdio are memory files, so that a hook that neither reads nor stops writing blocks nobody.
 """
 
 from __future__ import annotations
 
 import errno
 import os
-from _signal import valid_signals  # type: ignore[import-not-found]
 
 from ocipy.errors import HookError
+from ocipy.linux import sys as kernel
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -39,9 +39,7 @@ def run_hook(hook: Any, state: bytes, pointer: str, kind: str, bundle: str) -> N
         try:
             pid = _spawn(hook, bundle, stdin, output)
         except OSError as error:
-            raise HookError(error.errno or 0, name, "posix_spawn", pointer) from None
-        except ValueError as error:
-            raise HookError(errno.EINVAL, name, "posix_spawn", pointer, str(error)) from None
+            raise HookError(error.errno or 0, name, "execve", pointer) from None
         problem = _wait(pid, hook.get("timeout") or 0)
         if problem:
             raise HookError(0, name, "", pointer, problem + _tail(output))
@@ -60,25 +58,14 @@ def _memory_file(name: str) -> int:
 
 
 def _spawn(hook: Any, bundle: str, stdin: int, output: int) -> int:
-    environment = dict(entry.partition("=")[::2] for entry in hook.get("env") or [] if entry)
-    actions = [(os.POSIX_SPAWN_DUP2, stdin, 0), (os.POSIX_SPAWN_DUP2, output, 1), (os.POSIX_SPAWN_DUP2, output, 2)]
-    here = os.open(".", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        try:
-            os.chdir(bundle or ".")
-        except OSError:
-            os.chdir("/")  # a poststop hook runs even when the bundle is gone
-        return os.posix_spawn(
-            hook["path"],
-            hook.get("args") or [hook["path"]],
-            environment,
-            file_actions=actions,
-            setpgroup=0,
-            setsigmask=(),
-            setsigdef=valid_signals(),
-        )
+        here = os.open(bundle or "/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError:
+        here = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)  # a poststop hook runs even when the bundle is gone
+    try:
+        args, environment = hook.get("args") or [hook["path"]], hook.get("env") or []
+        return kernel.spawn_hook(hook["path"], args, environment, directory=here, stdin=stdin, output=output)
     finally:
-        os.fchdir(here)
         os.close(here)
 
 

@@ -93,6 +93,16 @@ def clone_stage(
     return pid, result[0]
 
 
+def spawn_hook(path: str, args: list[str], environment: list[str], *, directory: int, stdin: int, output: int) -> int:
+    """The pid of a hook, in a process group of its own, with default signals; it dies with this process."""
+    argv = b"".join([_bytes(text, "execve") + b"\0" for text in args])
+    env = b"".join([_bytes(text, "execve") + b"\0" for text in environment])
+    pid: int = lib.shim_spawn_hook(_bytes(path, "execve"), argv, len(args), env, len(environment), directory, stdin, output)
+    if pid < 0:
+        raise _failure("execve", path)
+    return pid
+
+
 def userns_with_maps(uid_map: bytes, gid_map: bytes) -> int:
     """A user namespace with these maps (as in /proc/PID/uid_map) that no process is in: for idmapped mounts."""
     call = ffi.new("int *")
