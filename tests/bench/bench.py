@@ -326,7 +326,8 @@ def report(runtimes: list[Subject], limits: dict[str, int | None], counts: tuple
     cgroup = "cgroup v2" if os.path.exists("/sys/fs/cgroup/cgroup.controllers") else "cgroup v1"
     return TEXT.format(
         kernel=".".join(platform.release().split(".")[:2]), cpus=os.cpu_count(), cgroup=cgroup,
-        versions=", ".join(r.version() for r in runtimes), python=platform.python_version(), load=load, warm=counts[0], cold=counts[1],
+        versions=", ".join(r.version() for r in runtimes), python=platform.python_version(), load=load,
+        warm=counts[0], cold=counts[1],
         idle=IDLE * 1000, warm_table=time_table(runtimes, "warm"), cold_table=time_table(runtimes, "cold"), tries=MEMORY_TRIES,
         memory_table=memory_table(runtimes, limits),
     )
