@@ -15,9 +15,8 @@ def test_demo_succeeds_and_leaves_nothing(tmp_path: Path, no_leaks: None) -> Non
     scratch.mkdir()
     env = os.environ | {"RUNTIME": runtime_path(), "TMPDIR": str(scratch)}
     with open(out, "wb") as file:
-        demo = subprocess.run(
-            ["sh", str(REPOSITORY / "docs/demo.sh")], env=env, stdin=subprocess.DEVNULL, stdout=file, stderr=file, timeout=60 * TIME_SCALE
-        )
+        argv = ["sh", str(REPOSITORY / "docs/demo.sh")]
+        demo = subprocess.run(argv, env=env, stdin=subprocess.DEVNULL, stdout=file, stderr=file, timeout=60 * TIME_SCALE)
     text = out.read_text()
     assert demo.returncode == 0, text
     assert not list(scratch.iterdir())
