@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from ocipy.config.paths import printable
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -44,8 +46,7 @@ def check(process: Process, pointer: str) -> list[str]:
         masks[name] = capability_mask(names)
         for index, item in enumerate(names):
             if item not in BITS:
-                shown = item if len(item) < 64 else item[:60] + "..."
-                warnings.append(f'{pointer}/capabilities/{name}/{index}: "{shown}" is not a capability; it is left out')
+                warnings.append(f'{pointer}/capabilities/{name}/{index}: "{printable(item)}" is not a capability; it is left out')
     for name, within in (("effective", "permitted"), ("ambient", "permitted"), ("ambient", "inheritable")):
         if outside := masks[name] & ~masks[within]:
             text = f"the kernel does not grant what is not {within}: {', '.join(capability_names(outside))}"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ocipy.config.paths import check_path
+from ocipy.config.paths import check_path, printable
 from ocipy.errors import ConfigError
 
 TYPE_CHECKING = False
@@ -40,10 +40,10 @@ def check_resources(resources: Resources, pointer: str) -> None:
         if "hcaHandles" not in limits and "hcaObjects" not in limits:
             raise ConfigError(_member(pointer + "/rdma", device), "neither hcaHandles nor hcaObjects: one is needed")
         if not device or device.split() != [device] or len(device) > 64:
-            raise ConfigError(pointer + "/rdma", f'"{device[:60]}" cannot be the name of a device')
+            raise ConfigError(pointer + "/rdma", f'"{printable(device)}" cannot be the name of a device')
     for name in resources.get("unified") or ():
         if not name or "/" in name or name.startswith(".") or len(name) > 255:
-            raise ConfigError(pointer + "/unified", f'"{name[:60]}" is not the name of a file of a cgroup')
+            raise ConfigError(pointer + "/unified", f'"{printable(name)}" is not the name of a file of a cgroup')
     for index, rule in enumerate(resources.get("devices") or ()):
         for name, number in (("major", rule.get("major", 0)), ("minor", rule.get("minor", 0))):
             if not -1 <= number < 1 << 32:

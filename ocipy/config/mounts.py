@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from posixpath import normpath
 
-from ocipy.config.paths import check_path
+from ocipy.config.paths import check_path, printable
 from ocipy.errors import ConfigError
 
 TYPE_CHECKING = False
@@ -162,12 +162,11 @@ def check(config: Config) -> list[str]:
         try:
             _check_mount(mount, f"/mounts/{index}", user_namespace=mapped)
         except ConfigError as error:
-            shown = mount["destination"] if len(mount["destination"]) < 64 else mount["destination"][:60] + "..."
-            error.label = f"mounts[{index}] {shown}"
+            error.label = f"mounts[{index}] {printable(mount['destination'])}"
             raise
         if not mount["destination"].startswith("/"):
-            text = f'"{mount["destination"]}" is relative, which is deprecated; taken as {destination(mount)}'
-            warnings.append(f"/mounts/{index}/destination: {text}")
+            shown = printable(mount["destination"])
+            warnings.append(f'/mounts/{index}/destination: "{shown}" is relative, which is deprecated; it is taken from "/"')
     return warnings
 
 
@@ -182,8 +181,8 @@ def _check_mount(mount: Mount, pointer: str, *, user_namespace: bool) -> None:
         if not mount.get("source"):
             raise ConfigError(pointer + "/source", "a bind mount needs a source")
         if parsed.data:
-            shown = parsed.data[0][:60]
-            raise ConfigError(pointer + "/options", f'a bind mount has no filesystem of its own that could take "{shown}"')
+            reason = f'a bind mount has no filesystem of its own that could take "{printable(parsed.data[0])}"'
+            raise ConfigError(pointer + "/options", reason)
     if not bind and not parsed.remount and not mount.get("type"):
         raise ConfigError(pointer + "/type", "a mount needs a type, or bind or rbind among its options")
     _check_idmap(mount, parsed, pointer, user_namespace=user_namespace)

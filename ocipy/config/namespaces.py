@@ -5,7 +5,7 @@ config-linux.md, Namespaces, User namespace mappings, Offset for Time Namespace,
 
 from __future__ import annotations
 
-from ocipy.config.paths import check_path
+from ocipy.config.paths import check_path, printable
 from ocipy.errors import ConfigError
 
 TYPE_CHECKING = False
@@ -84,7 +84,7 @@ def _check_time(linux: Linux, paths: dict[str, str]) -> None:
         raise ConfigError("/linux/timeOffsets", "the time namespace is joined, and has its offsets already: give one of the two")
     for clock in linux["timeOffsets"]:
         if clock not in CLOCKS:
-            raise ConfigError("/linux/timeOffsets", f'no clock "{clock[:60]}" has an offset: {" and ".join(CLOCKS)} have')
+            raise ConfigError("/linux/timeOffsets", f'no clock "{printable(clock)}" has an offset: {" and ".join(CLOCKS)} have')
 
 
 def _check_net_devices(linux: Linux, paths: dict[str, str]) -> None:
@@ -96,7 +96,7 @@ def _check_net_devices(linux: Linux, paths: dict[str, str]) -> None:
         new = device.get("name") or name
         for text, place in ((name, pointer), (new, pointer + "/name")):
             if not text or len(text.encode()) > 15 or text in (".", "..") or "/" in text or ":" in text or text.split() != [text]:
-                raise ConfigError(place, f'"{text[:60]}" cannot be the name of a network device')
+                raise ConfigError(place, f'"{printable(text)}" cannot be the name of a network device')
         if "%" in new and (new.count("%") > 1 or "%d" not in new):
             raise ConfigError(pointer + "/name", f'"{new}": the only template is %d, once')
         if new in names and "%d" not in new:

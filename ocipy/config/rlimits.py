@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ocipy.config.paths import printable
 from ocipy.errors import ConfigError
 
 TYPE_CHECKING = False
@@ -22,8 +23,8 @@ def check(process: Process, pointer: str) -> None:
     for index, limit in enumerate(process.get("rlimits") or ()):
         place, name = f"{pointer}/rlimits/{index}", limit["type"]
         if name not in RESOURCES:
-            shown = name if len(name) < 64 else name[:60] + "..."
-            raise ConfigError(place + "/type", f"{shown} is not a limit of this kernel; known are {', '.join(sorted(RESOURCES))}")
+            known = ", ".join(sorted(RESOURCES))
+            raise ConfigError(place + "/type", f"{printable(name)} is not a limit of this kernel; known are {known}")
         if name in seen:
             raise ConfigError(place + "/type", f"{name} is here for the second time")
         if limit["soft"] > limit["hard"]:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import os
 import re
+from itertools import islice
 
 from ocipy.config.load import DEPTH_MAX, BadJSON, Scanner
 from ocipy.config.locate import line_and_column, locate
+from ocipy.config.paths import printable
 from ocipy.errors import ConfigError, OcipyError, label_of
 
 TYPE_CHECKING = False
@@ -18,7 +20,7 @@ if TYPE_CHECKING:
     from jsonschema.exceptions import ValidationError
 
 DEFINITIONS = {"process": "Process", "resources": "Resources"}
-MORE_MAX = 50
+ERRORS_MAX = 50  # that are told: to find the place of each takes time
 ARTICLES = {
     "object": "an object", "array": "an array", "string": "a string", "integer": "an integer", "boolean": "true or false",
 }  # fmt: skip
@@ -66,8 +68,13 @@ def explain_syntax(reason: str, position: int, raw: bytes, source: str) -> Confi
 
 def place(error: ConfigError, raw: bytes, source: str) -> ConfigError:
     """The same error with file, line and column."""
+    return _placed(error, raw.decode(), source)
+
+
+def _placed(error: ConfigError, text: str, source: str) -> ConfigError:
     error.source = source
-    error.line, error.column = locate(raw.decode(), error.pointer)
+    error.line, error.column = locate(text, error.pointer)
+    error.pointer = printable(error.pointer, 256)  # it has names of the file in it, which can be anything
     return error
 
 
@@ -77,25 +84,19 @@ def place(error: ConfigError, raw: bytes, source: str) -> ConfigError:
 def explain(kind: str, value: Any, raw: bytes, source: str) -> ConfigError:
     """What the schema has against ``value``: the first error in the order of the file, the others in ``more``."""
     text = raw.decode()
-    found = []
     try:
-        errors = list(validator(kind).iter_errors(value))
+        errors = list(islice(validator(kind).iter_errors(value), ERRORS_MAX + 1))
     except ImportError:
         reason = "does not match the schema; what is wrong can be told once the Python package jsonschema is installed"
         return ConfigError("", reason, source=source)
-    for error in errors:
-        item = ConfigError(_pointer(error), _reason(error), source=source)
-        item.line, item.column = locate(text, item.pointer)
-        found.append(item)
+    found = [_placed(ConfigError(_pointer(error), _reason(error)), text, source) for error in errors]
     if not found:
         return ConfigError("", f"does not match the schema of {kind}.json", source=source)
     found.sort(key=lambda item: (item.line, item.column))
-    first, *others = found
-    first.more = [
-        f"{item.line}:{item.column}: {label_of(item.pointer)} ({item.pointer}): {item.reason}" for item in others[:MORE_MAX]
-    ]
-    if len(others) > MORE_MAX:
-        first.more.append(f"… {len(others) - MORE_MAX} errors more")
+    first, *others = found[:ERRORS_MAX]
+    first.more = [f"{item.line}:{item.column}: {label_of(item.pointer)} ({item.pointer}): {item.reason}" for item in others]
+    if len(found) > ERRORS_MAX:
+        first.more.append("… and more")
     return first
 
 
@@ -136,8 +137,7 @@ def _pointer(error: ValidationError) -> str:
 
 
 def _shown(value: Any) -> str:
-    text = json.dumps(value, ensure_ascii=False)
-    return text if len(text) < 64 else text[:60] + "..."
+    return printable(json.dumps(value, ensure_ascii=False))
 
 
 def _reason(error: ValidationError) -> str:
@@ -156,8 +156,8 @@ def _reason(error: ValidationError) -> str:
         return f"{value} is out of range: {schema['minimum']} to {schema['maximum']}"
     if keyword == "pattern":
         return f"{_shown(value)} " + next(text for part, text in PATTERNS.items() if part in str(rule))
-    if keyword in ("minLength", "propertyNames"):
-        return "must not be empty" if keyword == "minLength" else "a name must not be empty"
+    if keyword == "minLength":
+        return "a name in it is empty" if "propertyNames" in error.schema_path else "must not be empty"
     if keyword == "minItems":
         return "needs at least one entry"
     return error.message[:200]

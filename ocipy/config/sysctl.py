@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ocipy.config.paths import printable
 from ocipy.errors import ConfigError
 
 TYPE_CHECKING = False
@@ -29,7 +30,7 @@ def check(config: Config) -> None:
         pointer = "/linux/sysctl/" + name.replace("~", "~0").replace("/", "~1")
         parts = sysctl_path(name).split("/")
         if len(parts) < 2 or len(name) > 255 or any(part in ("", ".", "..") for part in parts):
-            raise ConfigError(pointer, f'"{name[:60]}" is not the name of a kernel parameter')
+            raise ConfigError(pointer, f'"{printable(name)}" is not the name of a kernel parameter')
         if len(value) > VALUE_MAX:
             raise ConfigError(pointer, f"a value of more than {VALUE_MAX} characters")
         needed = _namespace(parts)

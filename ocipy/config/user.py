@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ocipy.config.paths import printable
 from ocipy.errors import UsageError
 
 ID_MAX = (1 << 32) - 2  # the next one is -1 to the kernel: leave as it is
@@ -16,5 +17,5 @@ def parse_user(text: str) -> tuple[int, int | None]:
 def parse_id(text: str, what: str = "gid") -> int:
     """A uid or gid. Names, signs, spaces and digits that are not ASCII are refused, never looked up."""
     if not text or not text.isascii() or not text.isdecimal() or len(text) > 10 or int(text) > ID_MAX:
-        raise UsageError(f'bad {what} "{text[:60]}": a decimal number from 0 to {ID_MAX}; names are not looked up')
+        raise UsageError(f'bad {what} "{printable(text)}": a decimal number from 0 to {ID_MAX}; names are not looked up')
     return int(text)
