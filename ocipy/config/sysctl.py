@@ -46,7 +46,7 @@ def _namespace(parts: list[str]) -> str:
         return "network"
     if parts[0] == "user":
         return "user"
-    if parts[:2] == ["fs", "mqueue"] or (parts[0] == "kernel" and len(parts) == 2 and parts[1] in IPC):
+    if (parts[:2] == ["fs", "mqueue"] and len(parts) == 3) or (parts[0] == "kernel" and len(parts) == 2 and parts[1] in IPC):
         return "ipc"
     return "uts" if parts == ["kernel", "domainname"] else ""
 
