@@ -16,6 +16,16 @@ static long verify_cwd(void)
 	return -EPERM;
 }
 
+/* Not by a path that may lead through a magic link: what leaked into us must not be anyone's directory. */
+static long enter(const char *path)
+{
+	int fd = open_in_root(path, O_PATH | O_DIRECTORY, 0);
+	long error = fd < 0 ? fd : SYS(fchdir, fd);
+
+	close_fd(fd);
+	return error;
+}
+
 /* Tried before the change of user, for directories that only root may enter, and after it, for those that only the user
  * may (root-squashed mounts). */
 long do_cwd(const struct step *step)
@@ -25,10 +35,10 @@ long do_cwd(const struct step *step)
 
 	if (self.in_cwd)
 		return 0;
-	error = SYS(chdir, path);
+	error = enter(path);
 	if (error == -ENOENT && NUMBER(step, CWD, create)) {
 		int fd = create_in_root(path, DIRECTORY, 0755);
-		error = fd < 0 ? fd : SYS(chdir, path);
+		error = fd < 0 ? fd : enter(path);
 		close_fd(fd);
 	}
 	if (error == -EACCES && !NUMBER(step, CWD, final))
