@@ -47,7 +47,7 @@ def made(script: str, *arguments: str | Path, sources: Sequence[str] = ()) -> Pa
     digest = hashlib.sha256("\0".join(str(a) for a in arguments).encode())
     for source in (script, *sources):
         digest.update((TESTS / "lab" / source).read_bytes())
-    stem = script.partition(".")[0]
+    stem = Path(script).stem
     target = lab() / f"{stem}-{digest.hexdigest()[:12]}"
     with open(lab() / f"{stem}.lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -256,10 +256,9 @@ class Runtime:
 
     def close(self) -> list[str]:
         """Delete what is left of this runtime's containers by force; complaints of what then remains."""
-        for container in self.containers:
-            self("delete", "--force", container.id, check=False)
+        said = [self("delete", "--force", container.id, check=False).stderr for container in self.containers]
         left = os.listdir(self.root) if self.root.is_dir() else []
-        return [f"state of container {name} in {self.root}" for name in left]
+        return [f"state of container {name} in {self.root} ({' '.join(said).strip()})" for name in left]
 
 
 def _text(path: Path) -> str:

@@ -16,6 +16,9 @@ Probe = Callable[..., dict[str, Any]]
 Make = Callable[..., Container]
 
 
+_LISTEN = 'exec 3<&{0} {0}<&-; export LISTEN_FDS=1 LISTEN_PID=$$ LISTEN_FDNAMES=web; exec "$@"'
+
+
 def set_process(**values: Any) -> Callable[[Config], None]:
     return lambda config: config["process"].update(values)
 
@@ -237,7 +240,7 @@ def test_listen_fds_reach_pid_1_of_the_container(container: Make) -> None:
         listener.bind(b"\0" + box.id.encode())
         listener.listen()
         number = listener.fileno()
-        wrapper = ["bash", "-c", f'exec 3<&{number} {number}<&-; export LISTEN_FDS=1 LISTEN_PID=$$ LISTEN_FDNAMES=web; exec "$@"', "bash"]
+        wrapper = ["bash", "-c", _LISTEN.format(number), "bash"]
         argv = [box.runtime.path, "--root", str(box.runtime.root), "run", "--bundle", str(box.bundle.path), box.id]
         with box.output.open("wb") as out:
             subprocess.run([*wrapper, *argv], stdin=subprocess.DEVNULL, stdout=out, pass_fds=[number], check=True)
