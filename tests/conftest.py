@@ -156,7 +156,8 @@ def _files() -> set[str]:
     found = set()
     for directory in ("/run", "/tmp", "/dev/shm", "/var/run"):
         for name in os.listdir(directory) if os.path.isdir(directory) else []:
-            if PREFIX in name or (name.startswith("ocipy") and not name.startswith(("ocipy-cgroup-", "ocipy-test-"))):
+            # In /tmp and /dev/shm others may have theirs; a runtime has no business there without our name.
+            if PREFIX in name or (name.startswith("ocipy") and directory.endswith("/run")):
                 found.add(os.path.join(directory, name))
     for directory in ("/run/ocipy", "/run/runc", "/run/crun"):
         if os.path.isdir(directory):
