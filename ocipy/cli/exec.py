@@ -30,9 +30,13 @@ def run(invocation: Invocation) -> int:
         request.on_console = send_console(invocation["console-socket"])
     elif not invocation["detach"]:
         request.on_console = ptmx.append
-    pid, pidfd = execute(Store(invocation["root"]).open(container_id), request)
+    entry = Store(invocation["root"]).open(container_id)
     if invocation["detach"]:
+        execute(entry, request)
         return 0
     from ocipy.container import foreground
 
+    forwarder = foreground.Forwarder()
+    pid, pidfd = execute(entry, request)
+    forwarder.to(pidfd)
     return foreground.wait(pid, pidfd, *ptmx)

@@ -25,6 +25,8 @@ def run(invocation: Invocation) -> int:
     created = create(request)
     from ocipy.container.delete import undo
 
+    if not invocation["detach"]:
+        foreground.Forwarder().to(created.pidfd)  # before the program runs: whoever hears of it may signal us
     try:
         start(created.entry)
     except BaseException:

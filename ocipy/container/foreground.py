@@ -23,17 +23,35 @@ def become_subreaper() -> None:
     prctl.set_child_subreaper(1)
 
 
+class Forwarder:
+    """Passes on our signals, from the moment it is made: those that come before there is a target wait for it."""
+
+    __slots__ = ("pending", "pidfd")
+
+    def __init__(self) -> None:
+        self.pidfd = -1
+        self.pending: list[int] = []
+        for number in _FORWARDED:
+            signal(number, self._forward)
+
+    def _forward(self, number: int, _: Any) -> None:
+        if self.pidfd < 0:
+            self.pending.append(number)
+            return
+        try:
+            sys.pidfd_send_signal(self.pidfd, number)
+        except OSError:
+            pass  # it has ended
+
+    def to(self, pidfd: int) -> None:
+        """The process that gets them."""
+        self.pidfd = pidfd
+        while self.pending:
+            self._forward(self.pending.pop(0), None)
+
+
 def wait(pid: int, pidfd: int, ptmx: int = -1) -> int:
     """The exit code of ``pid``, or 128 + signal. ``ptmx``: its terminal, connected to ours until it ends."""
-
-    def forward(number: int, _: Any) -> None:
-        try:
-            sys.pidfd_send_signal(pidfd, number)
-        except OSError:
-            pass
-
-    for number in _FORWARDED:
-        signal(number, forward)
     if ptmx >= 0:
         _proxy(pidfd, ptmx)
     while True:
