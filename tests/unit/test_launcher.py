@@ -11,6 +11,7 @@ import subprocess
 import sys
 import sysconfig
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -62,21 +63,22 @@ class Prefix:
         (self.path / "pyvenv.cfg").write_text(f"home = {python.parent}\n")
         shutil.copy2(LAUNCHER, self.launcher)
 
-    def start(self, *command: str | bytes, env: dict[str, str] | None = None, **options) -> subprocess.CompletedProcess:
+    def start(self, *command: str | bytes, env: dict[str, str] | None = None, **options: Any) -> subprocess.CompletedProcess[bytes]:
         return subprocess.run(
             command or [self.launcher], cwd=self.cwd, env=env or {}, capture_output=True, timeout=60, **options
         )
 
-    def report(self, *command: str | bytes, env: dict[str, str] | None = None, **options) -> dict:
+    def report(self, *command: str | bytes, env: dict[str, str] | None = None, **options: Any) -> dict[str, Any]:
         done = self.start(*command, env=env, **options)
         assert done.returncode == 0, done.stderr
         assert done.stderr == b""
-        return json.loads((self.cwd / "report.json").read_text())
+        report: dict[str, Any] = json.loads((self.cwd / "report.json").read_text())
+        return report
 
-    def run(self, *arguments: str | bytes, **options) -> dict:
+    def run(self, *arguments: str | bytes, **options: Any) -> dict[str, Any]:
         return self.report(str(self.launcher), *arguments, **options)
 
-    def shell(self, script: str, *arguments: str, **options) -> dict:
+    def shell(self, script: str, *arguments: str, **options: Any) -> dict[str, Any]:
         """sh with the launcher as $0."""
         return self.report("/bin/sh", "-c", script, str(self.launcher), *arguments, **options)
 
@@ -86,11 +88,11 @@ def prefix(tmp_path: Path) -> Prefix:
     return Prefix(tmp_path)
 
 
-def inherited(report: dict) -> set[int]:
+def inherited(report: dict[str, Any]) -> set[int]:
     return {int(fd) for fd, target in report["fds"].items() if not target.startswith("/proc/")}
 
 
-def words(report: dict) -> list[bytes]:
+def words(report: dict[str, Any]) -> list[bytes]:
     return [bytes.fromhex(word) for word in report["argv"]]
 
 

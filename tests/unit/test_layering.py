@@ -99,7 +99,8 @@ MODULES = sorted(path for path in ROOT.rglob("*.py") if path.name != "_compiled.
 
 @pytest.fixture(params=MODULES, ids=lambda path: str(path.relative_to(ROOT)))
 def module(request: pytest.FixtureRequest) -> Path:
-    return request.param
+    path: Path = request.param
+    return path
 
 
 def test_a_layer_imports_only_what_lies_below_it(module: Path) -> None:
