@@ -6,13 +6,14 @@ What to undo is what the record names, never what is found there, and a delete t
 from __future__ import annotations
 
 import os
+import time
 
 from ocipy.container.kill import send, signal_all, thaw
 from ocipy.container.record import CREATING, Record
-from ocipy.container.signals import SIGKILL
+from ocipy.container.signals import SIGKILL, SIGSTOP
 from ocipy.container.state import is_frozen, liveness, open_process, runtime_liveness, status_alive, waits_for_start
 from ocipy.container.store import boot_id
-from ocipy.errors import NotRunningError, StateError
+from ocipy.errors import NotFoundError, NotRunningError, StateError
 from ocipy.warning import warn
 
 TYPE_CHECKING = False
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from ocipy.container.store import Entry
 
 MNT_DETACH, UMOUNT_NOFOLLOW = 2, 8
+ROUNDS = 100  # other commands that may come before us
 PATIENCE = 10_000  # milliseconds that a killed process may take to die
 SOON = 200  # milliseconds after which a killed process may be in a frozen cgroup of its own making
 
@@ -66,8 +68,10 @@ def _remove(entry: Entry, record: Record) -> None:
 def _read(entry: Entry, *, force: bool) -> Record:
     try:
         return entry.read()
+    except NotFoundError:
+        raise
     except StateError:
-        if not force or os.fstat(entry.dirfd).st_nlink == 0:
+        if not force:
             raise
         return entry.remains()
 
@@ -83,24 +87,60 @@ def _refuse_live_create(record: Record) -> None:
 
 def _lock(entry: Entry, record: Record, *, force: bool) -> None:
     """The lock of commands. With ``force`` a creating runtime is killed for it; for another command to end, init is."""
-    try:
-        return entry.lock(wait=False)
-    except StateError:
-        if not force or os.fstat(entry.dirfd).st_nlink == 0:
+    for _ in range(ROUNDS):
+        try:
+            return entry.lock(wait=False)
+        except NotFoundError:
             raise
-    init = liveness(record)
-    pid, started = entry.holder()
-    holder = open_process(pid, started, boot_id())
-    if holder is not None:
-        if record.status == CREATING:
-            send_kill(holder, record.id)
-        elif init is not None:
-            send_kill(init, record.id)
+        except StateError:
+            if not force:
+                raise
+        pid, started, creating = entry.holder()
+        holder = open_process(pid, started, boot_id())
+        if holder is None:
+            time.sleep(0.001)  # it has just ended, or is about to write its pid
+            continue
+        if creating:
+            _kill_runtime(pid, holder, entry.id)
+        elif (init := liveness(record)) is not None:
+            send_kill(init, entry.id)
+            os.close(init)
         gone = wait_for_exit(holder, PATIENCE)
         os.close(holder)
         if not gone:
             raise StateError(f'container "{entry.id}" is in use by another command (pid {pid}), which does not end')
     entry.lock(wait=False)
+
+
+def _kill_runtime(pid: int, pidfd: int, container_id: str) -> None:
+    """SIGKILL for a creating runtime and what it has started: a hook would outlive it."""
+    try:
+        send(pidfd, SIGSTOP, container_id)  # stopped, it neither starts nor reaps children: their pids stay theirs
+    except NotRunningError:
+        return
+    for child in _children(pid):
+        try:
+            if os.getpgid(child) == child:
+                os.killpg(child, SIGKILL)
+            else:
+                os.kill(child, SIGKILL)
+        except ProcessLookupError:
+            continue
+    send_kill(pidfd, container_id)
+
+
+def _children(pid: int) -> list[int]:
+    """Not by /proc/PID/task/PID/children, which few kernels have."""
+    found = []
+    for name in os.listdir("/proc"):
+        try:
+            with open(f"/proc/{name}/stat", encoding="utf-8", errors="replace") as file:
+                parent = file.read().rpartition(")")[2].split()[1]
+        except (OSError, IndexError):
+            continue
+        if parent == str(pid):
+            found.append(int(name))
+    return found
 
 
 def _end_init(entry: Entry, record: Record, *, force: bool) -> None:

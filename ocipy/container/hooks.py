@@ -1,7 +1,8 @@
 """The hooks that run in the runtime's namespaces: prestart, createRuntime, poststart, poststop (config.md, POSIX-platform Hooks).
 
 A hook gets the state on standard input, only the environment of its own entry, default signals, a process group of its own, and the
-bundle as its directory; it does not outlive the runtime. Both ends of its stdio are memory files, so that a hook that neither reads nor stops writing blocks nobody.
+bundle as its directory; it does not outlive the runtime. Both ends of its stdio are memory files, so that a hook that neither
+reads nor stops writing blocks nobody.
 """
 
 from __future__ import annotations

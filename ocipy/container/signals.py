@@ -11,7 +11,7 @@ _NAMES = (
 ).split()
 _ALIASES = {"IOT": 6, "CLD": 17, "POLL": 29}
 _RTMIN, _RTMAX = 34, 64  # the C library keeps 32 and 33
-SIGKILL, SIGTERM = 9, 15
+SIGKILL, SIGTERM, SIGSTOP = 9, 15, 19
 
 
 def parse_signal(text: str) -> int:

@@ -3,7 +3,7 @@
     state        the record (record.py), replaced by rename
     state.copy   the same text again, for delete --force when the record is damaged
     config.json  the bytes of config.json as create read them
-    lock         flock of the command at work, holding its pid and start time as text
+    lock         flock of the command at work, whose pid, start time and kind (create or other) are its text
     init.lock    OFD write lock of init, freed by execve: held means created, free means running
     start        the socket on which init waits for start
 
@@ -98,7 +98,7 @@ class Store:
             raise StateError(f'container "{container_id}" was deleted while it was created') from None
         except OSError as error:
             raise StateError(f"cannot make {path}: {strerror(error.errno or 0)}") from None
-        entry.lock(wait=False)
+        entry.lock(wait=False, creating=True)
         return entry
 
     def open(self, container_id: str) -> Entry:
@@ -138,7 +138,7 @@ class Entry:
                 raise NotFoundError(container_id) from None
             raise StateError(f"cannot open {path}: {strerror(error.errno or 0)}") from None
 
-    def lock(self, *, wait: bool) -> None:
+    def lock(self, *, wait: bool, creating: bool = False) -> None:
         """Take the lock of commands for the rest of the process's life, or until ``unlock``.
 
         Raises StateError when another command has it and ``wait`` is False; NotFoundError when the container is gone by then.
@@ -153,23 +153,25 @@ class Entry:
             fcntl.flock(fd, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         except BlockingIOError:
             os.close(fd)
-            pid, _ = self.holder()
+            if os.fstat(self.dirfd).st_nlink == 0:
+                raise NotFoundError(self.id) from None
+            pid, _, _ = self.holder()
             by = f" (pid {pid})" if pid else ""
             raise StateError(f'container "{self.id}" is in use by another command{by}') from None
         if os.fstat(fd).st_nlink == 0:
             os.close(fd)
             raise NotFoundError(self.id)
         pid = os.getpid()
-        os.pwrite(fd, b"%d %d\n" % (pid, start_time(pid)), 0)
+        os.pwrite(fd, b"%d %d %s\n" % (pid, start_time(pid), b"create" if creating else b"other"), 0)
         self.lockfd = fd
 
-    def holder(self) -> tuple[int, int]:
-        """(pid, start time) of who took the lock last: it may be gone, or (0, 0) when nothing tells."""
+    def holder(self) -> tuple[int, int, bool]:
+        """(pid, start time, does it create?) of who took the lock last: it may be gone; (0, 0, False) when nothing tells."""
         try:
             words = _read("lock", self.dirfd).split("\n")[0].split()
-            return int(words[0]), int(words[1])
+            return int(words[0]), int(words[1]), words[2] == "create"
         except (OSError, ValueError, IndexError):
-            return 0, 0
+            return 0, 0, False
 
     def write(self, record: Record) -> None:
         """Replace the record in one step. Without fsync: what a power cut leaves is a container that is gone anyway."""
@@ -229,19 +231,27 @@ class Entry:
             raise StateError(f"cannot write {self.path}/{name}: {strerror(error.errno or 0)}") from None
 
     def remove(self) -> None:
-        """Remove the directory and everything in it, the record last. A second remover finds nothing, which is fine."""
-        names = [name for name in os.listdir(self.dirfd) if name not in ("state", "state.copy")]
-        for name in [*names, "state.copy", "state"]:
+        """Remove the directory and everything in it: the record late, the lock last, so that nobody works on what is half gone."""
+        while True:
+            last = ("state.copy", "state", "lock")
+            for name in [name for name in os.listdir(self.dirfd) if name not in last] + list(last):
+                self._unlink(name)
             try:
-                os.unlink(name, dir_fd=self.dirfd)
+                return os.rmdir(self.path)
             except FileNotFoundError:
-                pass
-            except IsADirectoryError:
-                os.rmdir(name, dir_fd=self.dirfd)
+                return None
+            except OSError as error:
+                if error.errno != errno.ENOTEMPTY:
+                    raise StateError(f"cannot remove {self.path}: {strerror(error.errno or 0)}") from None
+                # somebody else's lock, made in between; who has it will see that it is gone
+
+    def _unlink(self, name: str) -> None:
         try:
-            os.rmdir(self.path)
+            os.unlink(name, dir_fd=self.dirfd)
         except FileNotFoundError:
             pass
+        except OSError as error:
+            raise StateError(f"cannot remove {self.path}/{name}: {strerror(error.errno or 0)}") from None
 
     def unlock(self) -> None:
         """Let other commands at it again."""

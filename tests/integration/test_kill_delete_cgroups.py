@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from bundles import PREFIX
 from ocipy.container.delete import delete
 from ocipy.container.kill import kill
 from ocipy.container.state import status
@@ -28,7 +29,7 @@ class Container:
     """Processes in cgroups of their own, and an entry that says so."""
 
     def __init__(self, store: Store) -> None:
-        self.name = f"ocipy-test-{os.getpid()}"
+        self.name = f"{PREFIX}-kill"
         self.paths = {"freezer": str(FREEZER / self.name), "pids": str(PIDS / self.name)}
         for path in self.paths.values():
             os.mkdir(path)
