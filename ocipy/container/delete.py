@@ -5,6 +5,7 @@ What to undo is what the record names, never what is found there, and a delete t
 
 from __future__ import annotations
 
+import errno
 import os
 import time
 
@@ -13,14 +14,15 @@ from ocipy.container.record import CREATING, Record
 from ocipy.container.signals import SIGKILL, SIGSTOP
 from ocipy.container.state import is_frozen, liveness, open_process, runtime_liveness, status_alive, waits_for_start
 from ocipy.container.store import boot_id
-from ocipy.errors import NotFoundError, NotRunningError, StateError
+from ocipy.errors import MountError, NotFoundError, NotRunningError, StateError
 from ocipy.warning import warn
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from ocipy.container.store import Entry
 
-MNT_DETACH, UMOUNT_NOFOLLOW = 2, 8
+MNT_DETACH = 2
+RESOLVE_NO_MAGICLINKS, RESOLVE_IN_ROOT = 0x02, 0x10
 ROUNDS = 100  # other commands that may come before us
 PATIENCE = 10_000  # milliseconds that a killed process may take to die
 SOON = 200  # milliseconds after which a killed process may be in a frozen cgroup of its own making
@@ -45,9 +47,6 @@ def undo(entry: Entry, record: Record) -> None:
     """Everything that ``record`` names goes, whatever runs: for a create that failed and a run that ended. The lock is ours."""
     _end_init(entry, record, force=True)
     _remove(entry, record)
-
-
-remove_everything = undo
 
 
 def stop(record: Record) -> None:
@@ -245,17 +244,33 @@ def _remove_resources(record: Record) -> None:
 
         cgroups.remove(record.made_cgroups)
     for path in reversed(record.mounts):
-        from ocipy.linux import sys as kernel
-
-        try:
-            kernel.umount2(path, MNT_DETACH | UMOUNT_NOFOLLOW)
-        except OSError:
-            pass  # never made, or gone with its parent
+        _unmount(record.rootfs, path)
     for path in reversed(record.made_resctrl):
         try:
             os.rmdir(path)
         except FileNotFoundError:
             pass
+
+
+def _unmount(rootfs: str, path: str) -> None:
+    """Take a mount below ``rootfs`` off. The path is resolved in there: the container may have put links in its way."""
+    from ocipy.linux import sys as kernel
+
+    inside = path[len(rootfs) :].strip("/") if path.startswith(rootfs + "/") else ""
+    try:
+        root = os.open(rootfs, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            point = kernel.openat2(root, inside or ".", os.O_PATH | os.O_CLOEXEC, RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS)
+        finally:
+            os.close(root)
+        try:
+            kernel.umount2(f"/proc/self/fd/{point}", MNT_DETACH)
+        finally:
+            os.close(point)
+    except OSError as error:
+        # Never made, gone with its parent, or hidden by the container: then what is there is not ours to unmount.
+        if error.errno not in (errno.EINVAL, errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
+            raise MountError(error.errno or 0, f"unmount {path}", "umount2") from None
 
 
 def _run_poststop(entry: Entry, record: Record) -> None:
