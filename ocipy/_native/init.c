@@ -36,6 +36,7 @@ static handler *const handlers[OP_COUNT] = {
 	[OP_UNSHARE] = do_unshare,
 	[OP_BECOME] = do_become,
 	[OP_CLONE_INIT] = do_clone_init,
+	[OP_ENTER_TASKS] = do_enter_tasks,
 	[OP_SETSID] = do_setsid,
 	[OP_SESSION_KEYRING] = do_session_keyring,
 	[OP_LOOPBACK_UP] = do_loopback_up,

@@ -7,6 +7,7 @@ import os
 
 from ocipy.errors import (
     CapabilityError,
+    CgroupError,
     ExecError,
     HookError,
     MountError,
@@ -28,6 +29,7 @@ _CLASSES: dict[str, type[StepError]] = {
          "MOVE_ROOT", "CHROOT", "PROPAGATION", "READONLY_PATH", "MASK_PATH", "READONLY_ROOT"), MountError),
     **dict.fromkeys(("JOIN", "JOIN_CONTAINER", "UNSHARE", "BECOME", "CLONE_INIT", "HOSTNAME", "DOMAINNAME"), NamespaceError),
     **dict.fromkeys(("USER", "CAPABILITIES", "BOUNDING_SET", "NO_NEW_PRIVILEGES", "EXEC_LABEL"), CapabilityError),
+    "ENTER_TASKS": CgroupError,
     "SECCOMP": SeccompError,
     "HOOK": HookError,
 }  # fmt: skip
@@ -85,6 +87,10 @@ _JOIN_KINDS = ("user", "mount", "network", "ipc", "uts", "pid", "cgroup", "time"
 
 
 def _advice(step: Step, call: str, errno: int, value: int) -> str:
+    if step.op is ops.ENTER_TASKS:
+        from ocipy.linux.cgroups.explain import ADVICE_ENTER
+
+        return ADVICE_ENTER.get(errno, "")
     if step.op is ops.JOIN and value < len(_JOIN_KINDS):
         return f"the {_JOIN_KINDS[value]} namespace could not be joined"
     if step.op is ops.MOUNT and call == "fsconfig" and value:

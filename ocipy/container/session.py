@@ -140,10 +140,11 @@ class Session:
         plan_fd = sys.sealed_memfd("ocipy-plan", buffer)
         first = 3 + step.get("preserve_fds")
         argv = [b"ocipy:init", b"%d" % theirs, b"%d" % plan_fd, b"%d" % first]
-        keep = [theirs, plan_fd, *self.slots.values(), *range(3, first)]
+        unified = self.slots.get("cgroup2", -1)
+        keep = [theirs, plan_fd, *(fd for fd in self.slots.values() if fd != unified), *range(3, first)]
         elf = sys.init_elf()
         try:
-            self.stage, self.stage_pidfd = sys.clone_stage(elf, argv, keep, affinity=_mask(step.get("affinity")))
+            self.stage, self.stage_pidfd = sys.clone_stage(elf, argv, keep, cgroup=unified, affinity=_mask(step.get("affinity")))
         finally:
             output = self.slots.get("hook output", -1)
             for fd in (theirs, plan_fd, elf, *(fd for fd in self.slots.values() if fd != output)):
@@ -211,6 +212,12 @@ def _enter_cgroup(session: Session, step: Step) -> None:
     from ocipy.linux.cgroups import apply_enter
 
     apply_enter(step, session.target)
+
+
+def _open_cgroup(session: Session, step: Step) -> int:
+    from ocipy.linux.cgroups import apply_open
+
+    return apply_open(step)
 
 
 def _open_tree(session: Session, step: Step) -> int:
@@ -318,6 +325,7 @@ APPLY: dict[str, Callable[[Session, Step], int | None]] = {
     "MAKE_CGROUP": _make_cgroup,
     "SET_CGROUP": _set_cgroup,
     "ENTER_CGROUP": _enter_cgroup,
+    "OPEN_CGROUP": _open_cgroup,
     "OPEN_TREE": _open_tree,
     "OPEN_DEVICE": _open_device,
     "OPEN_NAMESPACE": _open_namespace,

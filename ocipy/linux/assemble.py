@@ -9,7 +9,7 @@ from __future__ import annotations
 from ocipy.config.sysctl import sysctl_path
 from ocipy.errors import ConfigError
 from ocipy.linux import devices, hooks, masks, mounts, namespaces, process, root, seccomp
-from ocipy.linux.cgroups import plan_cgroup
+from ocipy.linux.cgroups import plan_cgroup, plan_entry
 from ocipy.plan import ops
 from ocipy.plan.step import Step
 
@@ -62,6 +62,7 @@ def assemble(config: Config, host: Host, options: Options) -> Assembled:
     cgroup = plan_cgroup(config, host.cgroup, options.id, manager=options.cgroup_manager)
     steps = [
         *cgroup.make,
+        *cgroup.open,
         *namespaces.plan_open(found),
         Step(ops.LISTEN, slot="listener"),
         Step(ops.OPEN_LOCK, slot="lock"),
@@ -124,7 +125,8 @@ def assemble_exec(
     """
     found = namespaces.Namespaces(config)
     affinity = spec_process.get("execCPUAffinity") or {}
-    steps = [Step(ops.OPEN_PIDFD, slot="container")]
+    cgroup_open, cgroup_enter = plan_entry(cgroup_paths)
+    steps = [Step(ops.OPEN_PIDFD, slot="container"), *cgroup_open]
     if not found.has("mount"):
         steps.append(Step(ops.OPEN_ROOTFS, slot="rootfs", path=f"/proc/{pid}/root", attach=False))
     steps += [
@@ -136,7 +138,7 @@ def assemble_exec(
     mapped = "user" in found.joined or namespaces.maps_root(config.get("linux", {}).get("uidMappings") or ())
     if found.has("user") and mapped:
         steps.append(Step(ops.BECOME, "/linux/namespaces", uid=0, gid=0))
-    steps += [Step(ops.CLONE_INIT), Step(ops.ENTER_CGROUP, paths=cgroup_paths), *process.plan_score(spec_process, "")]
+    steps += [Step(ops.CLONE_INIT), *cgroup_enter, *process.plan_score(spec_process, "")]
     steps += [Step(ops.SETSID), *_plan_keyring(config, options, join=True)]
     steps += _plan_stdio(spec_process, found, mount=False)
     steps += _plan_attributes(spec_process, config.get("linux", {}), origin="")

@@ -48,6 +48,7 @@ UNSHARE = _op("UNSHARE", INIT, "flags:u")
 BECOME = _op("BECOME", INIT, "uid:u gid:u")
 CLONE_INIT = _op("CLONE_INIT", INIT, "")
 # ---- init: the container process ---------------------------------------------------------------------------------
+ENTER_TASKS = _op("ENTER_TASKS", INIT, "tasks:f")
 SETSID = _op("SETSID", INIT, "")
 SESSION_KEYRING = _op("SESSION_KEYRING", INIT, "name:s label:s")
 LOOPBACK_UP = _op("LOOPBACK_UP", INIT, "")
@@ -95,6 +96,7 @@ EXEC = _op("EXEC", INIT, "args:l env:l")
 MAKE_CGROUP = _op("MAKE_CGROUP", RUNTIME, "path:* controllers:*")
 SET_CGROUP = _op("SET_CGROUP", RUNTIME, "path:* file:* value:*")
 ENTER_CGROUP = _op("ENTER_CGROUP", RUNTIME, "paths:*")
+OPEN_CGROUP = _op("OPEN_CGROUP", RUNTIME, "slot:* path:*")
 OPEN_TREE = _op(
     "OPEN_TREE", RUNTIME, "slot:* source:* dest:* recursive:* attr_set:* attr_clr:* rec_set:* rec_clr:* slave:* idmap:*"
 )

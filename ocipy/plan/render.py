@@ -216,6 +216,7 @@ _WORDS: dict[str, Callable[[_Fields], str]] = {
     "UNSHARE": lambda f: f"make new namespaces: {names(f.flags or 0, CLONE)}",
     "BECOME": lambda f: f"become uid {f.uid}, gid {f.gid} of the user namespace",
     "CLONE_INIT": lambda f: "clone init, the container process, into the new namespaces",
+    "ENTER_TASKS": lambda f: f"enter the cgroup {(f.tasks or '').removeprefix('tasks:')}",
     "SETSID": lambda f: "start a session",
     "SESSION_KEYRING": lambda f: f"make the session keyring {f.name}" + _options(f"label {f.label}" if f.label else ""),
     "LOOPBACK_UP": lambda f: "bring the network interface lo up",
@@ -266,6 +267,7 @@ _WORDS: dict[str, Callable[[_Fields], str]] = {
     "MAKE_CGROUP": lambda f: f"make the cgroup {f.path}" + _options(" ".join(f.controllers or ())),
     "SET_CGROUP": _set_cgroup,
     "ENTER_CGROUP": lambda f: f"enter the cgroups {_paths(f.paths)}",
+    "OPEN_CGROUP": lambda f: f"open the cgroup {(f.path or '').removesuffix('/tasks')}",
     "OPEN_TREE": lambda f: f"open {f.source} as {f.slot!r}"
     + _bind_options(f, "slave" if f.slave else "", "idmapped" if f.idmap else ""),
     "OPEN_DEVICE": lambda f: f"open the device {f.path} as {f.slot!r}, sure that it is {f.type} {f.major}:{f.minor}",

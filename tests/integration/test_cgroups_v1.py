@@ -18,12 +18,12 @@ from ocipy.linux.cgroups import (
     absent,
     apply_enter,
     apply_make,
+    apply_open,
     apply_set,
     apply_sets,
     freeze,
     is_frozen,
     kill_all,
-    open_entrances,
     pids,
     plan_cgroup,
     plan_update,
@@ -31,6 +31,8 @@ from ocipy.linux.cgroups import (
     thaw,
 )
 from ocipy.linux.cgroups.host import read_cgroup_host
+from ocipy.plan import ops
+from ocipy.plan.step import Step
 
 HOST = read_cgroup_host()
 pytestmark = [
@@ -70,8 +72,7 @@ class Box:
         code = f"import sys\nsys.stdin.read(1)\n{program}"
         child = subprocess.Popen([sys.executable, "-I", "-S", "-c", code], stdin=subprocess.PIPE)
         self.children.append(child)
-        for step in self.plan.enter:
-            apply_enter(step, child.pid)
+        apply_enter(Step(ops.ENTER_CGROUP, paths=self.paths), child.pid)
         for step in self.plan.after:
             apply_set(step)
         assert child.stdin
@@ -170,15 +171,17 @@ def test_frozen_cgroup_is_refused(box: Callable[..., Box]) -> None:
 
 def test_process_that_enters_by_itself_is_in_every_v1_hierarchy(box: Callable[..., Box]) -> None:
     made = box()
-    fds, unified = open_entrances(made.plan.enter[0])
+    fds = [apply_open(step) for step in made.plan.open if step.get("slot") != "cgroup2"]
+    assert [f"tasks:{path}" for path in dict.fromkeys(path for name, path in made.paths.items() if name)] == [
+        step.get("tasks") for step in made.plan.enter
+    ]
     child = os.fork()
     if child == 0:
         for fd in fds:
             os.write(fd, b"0")
         signal.pause()
-    for fd in (*fds, unified):
-        if fd >= 0:
-            os.close(fd)
+    for fd in fds:
+        os.close(fd)
     try:
         assert len(fds) == len({path for name, path in made.paths.items() if name})
         assert eventually(lambda: all(pids({name: path}) == [child] for name, path in made.paths.items() if name))
@@ -190,6 +193,8 @@ def test_process_that_enters_by_itself_is_in_every_v1_hierarchy(box: Callable[..
 def test_entering_a_cgroup_that_is_gone_says_so(box: Callable[..., Box]) -> None:
     made = box()
     remove(made.journal)
+    with pytest.raises(CgroupError, match="the cgroup is gone"):
+        apply_open(made.plan.open[0])
     with pytest.raises(CgroupError, match="the cgroup is gone"):
         made.start()
 
@@ -468,8 +473,7 @@ def test_named_hierarchy_mounted_in_a_new_cgroup_namespace_has_our_cgroup_as_its
 
 def _mount_named(made: Box) -> int:
     libc = ctypes.CDLL(None, use_errno=True)
-    for step in made.plan.enter:
-        apply_enter(step, os.getpid())
+    apply_enter(Step(ops.ENTER_CGROUP, paths=made.paths), os.getpid())
     if libc.unshare(0x02020000) or libc.mount(b"none", b"/", None, 0x44000, None):
         return 2
     if libc.mount(b"cgroup", b"/mnt", b"cgroup", 0, b"none,name=systemd"):

@@ -8,25 +8,25 @@ from __future__ import annotations
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from ocipy.linux.cgroups.apply import absent, apply_enter, apply_make, apply_set, apply_sets, open_entrances
+    from ocipy.linux.cgroups.apply import absent, apply_enter, apply_make, apply_open, apply_set, apply_sets
     from ocipy.linux.cgroups.freezer import freeze, is_frozen, thaw
     from ocipy.linux.cgroups.members import kill_all, pids, processes
     from ocipy.linux.cgroups.mounts import plan_cgroup_mount
-    from ocipy.linux.cgroups.plan import CgroupPlan, plan_cgroup, plan_update
+    from ocipy.linux.cgroups.plan import CgroupPlan, plan_cgroup, plan_entry, plan_update
     from ocipy.linux.cgroups.removal import remove
 
 _HOMES = {
-    "apply": ("absent", "apply_enter", "apply_make", "apply_set", "apply_sets", "open_entrances"),
+    "apply": ("absent", "apply_enter", "apply_make", "apply_open", "apply_set", "apply_sets"),
     "freezer": ("freeze", "is_frozen", "thaw"),
     "members": ("kill_all", "pids", "processes"),
     "mounts": ("plan_cgroup_mount",),
-    "plan": ("CgroupPlan", "plan_cgroup", "plan_update"),
+    "plan": ("CgroupPlan", "plan_cgroup", "plan_entry", "plan_update"),
     "removal": ("remove",),
 }
 
 __all__ = [
-    "CgroupPlan", "absent", "apply_enter", "apply_make", "apply_set", "apply_sets", "freeze", "is_frozen", "kill_all",
-    "open_entrances", "pids", "plan_cgroup", "plan_cgroup_mount", "plan_update", "processes", "remove", "thaw",
+    "CgroupPlan", "absent", "apply_enter", "apply_make", "apply_open", "apply_set", "apply_sets", "freeze", "is_frozen",
+    "kill_all", "pids", "plan_cgroup", "plan_cgroup_mount", "plan_entry", "plan_update", "processes", "remove", "thaw",
 ]  # fmt: skip
 
 

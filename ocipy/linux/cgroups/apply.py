@@ -154,27 +154,14 @@ def apply_enter(step: Step, pid: int) -> None:
             break
 
 
-def open_entrances(step: Step) -> tuple[list[int], int]:
-    """For a process that enters by itself: fds of v1 ``tasks`` files to write "0" into, and the v2 directory for clone3's
-    CLONE_INTO_CGROUP (-1: none). The caller closes them.
-
-    Moving another process, or a whole one, waits for all CPUs to pass a quiescent state (5 to 20 ms on a machine that did not do it
-    lately). A thread that moves itself by "0" in ``tasks`` does not, nor does one that is born in its cgroup.
-    """
-    paths = dict(step.get("paths"))
-    fds: list[int] = []
-    unified, path = -1, paths.pop("", None)
+def apply_open(step: Step) -> int:
+    """The descriptor of a v1 ``tasks`` file, for writing, or of the directory of a cgroup v2."""
+    path = step.get("path")
+    flags = WRITE if path.endswith("/tasks") else os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
     try:
-        if path is not None:
-            unified = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        for path in dict.fromkeys(paths.values()):
-            fds.append(os.open(path + "/tasks", WRITE))
+        return os.open(path, flags)
     except OSError as error:
-        for fd in (*fds, unified):
-            if fd >= 0:
-                os.close(fd)
-        raise _explain_enter(step, path, error, 0) from None
-    return fds, unified
+        raise _explain_enter(step, path.removesuffix("/tasks"), error, 0) from None
 
 
 def _read(path: str, file: str) -> str:
@@ -201,16 +188,10 @@ def _write(path: str, file: str, value: str) -> None:
 
 
 def _explain_enter(step: Step, path: str, error: OSError, pid: int) -> CgroupError:
-    advice = {
-        errno.ENOENT: "the cgroup is gone: somebody removed it from below the container",
-        errno.ESRCH: "the process has ended",
-        errno.ENOSPC: "its cpuset has no CPUs or no memory nodes: give linux.resources.cpu.cpus and mems",
-        errno.EBUSY: "the cgroup has children with controllers of their own, and cgroup v2 allows processes only in the last",
-        errno.EINVAL: "a realtime process cannot enter a cgroup without realtime budget: give linux.resources.cpu.realtimeRuntime",
-        errno.ENOMEM: "the memory limit is too small to hold the process",
-    }
+    from ocipy.linux.cgroups.explain import ADVICE_ENTER
+
     what = f"enter the cgroup {path}" + (f" with pid {pid}" if pid else "")
-    return CgroupError(error.errno or 0, what, "write", step.origin, advice.get(error.errno or 0, ""))
+    return CgroupError(error.errno or 0, what, "write" if pid else "open", step.origin, ADVICE_ENTER.get(error.errno or 0, ""))
 
 
 def _explain_set(step: Step, file: str, error: OSError) -> CgroupError:

@@ -19,6 +19,16 @@ MISSING = (
     ("hugetlb.", "the kernel has no pages of this size: see /sys/kernel/mm/hugepages"),
 )
 
+ADVICE_ENTER = {
+    errno.ENOENT: "the cgroup is gone: somebody removed it from below the container",
+    errno.ENODEV: "the cgroup is gone: somebody removed it from below the container",
+    errno.ESRCH: "the process has ended",
+    errno.ENOSPC: "its cpuset has no CPUs or no memory nodes: give linux.resources.cpu.cpus and mems",
+    errno.EBUSY: "the cgroup has children with controllers of their own, and cgroup v2 allows processes only in the last",
+    errno.EINVAL: "a realtime process cannot enter a cgroup without realtime budget: give linux.resources.cpu.realtimeRuntime",
+    errno.ENOMEM: "the memory limit is too small to hold the process",
+}
+
 
 def advice_set(path: str, file: str, value: str | None, number: int) -> str:
     """One clause, without a full stop; "" when nothing better is known than the errno."""

@@ -3,24 +3,26 @@
 from __future__ import annotations
 
 from ocipy.errors import CgroupError, ConfigError
+from ocipy.plan import ops
+from ocipy.plan.step import Step
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from ocipy.config.types import Config, Resources
     from ocipy.linux.cgroups.host import CgroupHost
-    from ocipy.plan.step import Step
 
 
 class CgroupPlan:
-    """``make``: steps before the container enters, ``enter``: how it does, ``after``: steps that wait for init and its device
-    nodes, but not for hooks (some add device rules). ``paths``: name of hierarchy -> directory, for the journal and the
-    state. ``warnings``: what the config asks for and this host cannot, one line each."""
+    """``make``: steps before the container enters; ``open`` and ``enter``: how it does (plan_entry); ``after``: steps that wait for
+    init and its device nodes, but not for hooks (some add device rules). ``paths``: name of hierarchy -> directory, for the
+    journal and the state. ``warnings``: what the config asks for and this host cannot, one line each."""
 
-    __slots__ = ("after", "enter", "make", "paths", "pointer", "warnings")
+    __slots__ = ("after", "enter", "make", "open", "paths", "pointer", "warnings")
 
     def __init__(self, paths: dict[str, str], pointer: str) -> None:
         self.paths, self.pointer = paths, pointer
         self.make: list[Step] = []
+        self.open: list[Step] = []
         self.enter: list[Step] = []
         self.after: list[Step] = []
         self.warnings: list[str] = []
@@ -76,6 +78,24 @@ def check_path(path: str) -> str:
     if any(ord(letter) < 32 for letter in path):  # the kernel refuses a newline in a cgroup's name
         raise ConfigError("/linux/cgroupsPath", "it must not contain control characters")
     return ("/" if path[0] == "/" else "") + "/".join(parts)
+
+
+def plan_entry(paths: dict[str, str], pointer: str = "") -> tuple[list[Step], list[Step]]:
+    """How a process enters the cgroups ``paths``: steps before SPAWN, and steps after CLONE_INIT.
+
+    On v1 init moves itself, through files that the runtime opens: no kernel-wide wait, as there is for a process that is moved by
+    its pid. v2 beside v1 has no such way, but the stage is born in it (slot "cgroup2" of SPAWN); nothing is counted there. On
+    v2 alone the runtime moves init, so that the memory of the stage does not count.
+    """
+    if list(paths) == [""]:
+        return [], [Step(ops.ENTER_CGROUP, pointer, paths=paths)]
+    opened, enter = [], []
+    for path in dict.fromkeys(path for name, path in paths.items() if name):
+        opened.append(Step(ops.OPEN_CGROUP, pointer, slot=f"tasks:{path}", path=path + "/tasks"))
+        enter.append(Step(ops.ENTER_TASKS, pointer, tasks=f"tasks:{path}"))
+    if "" in paths:
+        opened.append(Step(ops.OPEN_CGROUP, pointer, slot="cgroup2", path=paths[""]))
+    return opened, enter
 
 
 def plan_update(resources: Resources, paths: dict[str, str], warnings: list[str]) -> list[Step]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ocipy.errors import ConfigError
 from ocipy.linux.cgroups.device_rules import plan_rules
+from ocipy.linux.cgroups.plan import plan_entry
 from ocipy.plan import ops
 from ocipy.plan.step import Step
 
@@ -99,7 +100,7 @@ def plan_create(plan: CgroupPlan, resources: Resources, host: CgroupHost) -> Non
         joined.setdefault(path, []).append(name)
     plan.make += [Step(ops.MAKE_CGROUP, plan.pointer, path=path, controllers=names) for path, names in joined.items()]
     plan.make += plan_limits(resources, plan.paths, plan.warnings, new=True)
-    plan.enter.append(Step(ops.ENTER_CGROUP, plan.pointer, paths=plan.paths))
+    plan.open, plan.enter = plan_entry(plan.paths, plan.pointer)
     plan.after += plan_pids(resources, plan.paths)
     if "devices" in plan.paths or "devices" not in host.denied:
         plan.after += plan_devices(resources, plan.paths)

@@ -6,6 +6,7 @@ import errno
 import os
 
 from ocipy.errors import CgroupError, ConfigError
+from ocipy.linux.cgroups.plan import plan_entry
 from ocipy.plan import ops
 from ocipy.plan.step import Step
 
@@ -50,7 +51,7 @@ def plan_create(plan: CgroupPlan, resources: Resources) -> None:
     plan.make.append(Step(ops.MAKE_CGROUP, plan.pointer, path=path, controllers=["cgroup2", *sorted(needed)]))
     # pids.max waits for init, or a limit of 1 would keep it from being born.
     plan.make += [step for step in limits if step.get("file") != "pids.max"]
-    plan.enter.append(Step(ops.ENTER_CGROUP, plan.pointer, paths=plan.paths))
+    plan.open, plan.enter = plan_entry(plan.paths, plan.pointer)
     plan.after += [step for step in limits if step.get("file") == "pids.max"]
     check_devices()
 
