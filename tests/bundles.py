@@ -8,13 +8,16 @@ The runtime under test is ``$RUNTIME`` (a path or a name), else the built .venv/
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import hashlib
 import itertools
 import json
 import os
 import shutil
+import socket
 import subprocess
+import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -76,6 +79,16 @@ def probe_program() -> Path:
 def busybox_rootfs() -> Path:
     """A root filesystem of static busybox, shared: copy it to change it (``make_bundle`` does)."""
     return made("busybox.sh")
+
+
+def image() -> Path:
+    """image/ (an OCI layout), bundle/ (umoci's of it) and export/ (a root filesystem as docker export gives it); shared."""
+    return made("image.sh", busybox_rootfs(), probe_program())
+
+
+def debian_rootfs() -> Path:
+    """A root filesystem of Debian or Ubuntu packages with apt and Python, shared; minutes to make."""
+    return made("debian.sh") / "rootfs"
 
 
 # ---- bundles -------------------------------------------------------------------------------------------------------------
@@ -179,6 +192,17 @@ def make_bundle(
     if mutate:
         mutate(config)
     return Bundle(path, source, config).write()
+
+
+def umoci_bundle(path: Path, mutate: Mutate | None = None) -> Bundle:
+    """A copy of umoci's bundle, with its config: a terminal, user 1000, ambient capabilities, no cgroupsPath."""
+    copy_rootfs(image() / "bundle", path)
+    config: Config = json.loads((path / "config.json").read_text())
+    bundle = Bundle(path, path / "rootfs", config)
+    if mutate:
+        mutate(config)
+        bundle.write()
+    return bundle
 
 
 # ---- a runtime and its containers ------------------------------------------------------------------------------------------
@@ -338,6 +362,46 @@ class Container:
     def cgroup(self, controller: str) -> Path:
         """The directory of the first process in the hierarchy of ``controller`` ("" on cgroup v2), as the kernel says."""
         return cgroup_of(self.pid, controller)
+
+
+class ConsoleSocket:
+    """A socket for ``--console-socket``; ``receive`` gives the terminal's descriptor, which the caller closes."""
+
+    def __init__(self) -> None:
+        self.directory = Path(tempfile.mkdtemp(prefix="ocipy-test-"))  # a socket's path must be short
+        self.path = self.directory / "console"
+        self.socket = socket.socket(socket.AF_UNIX)
+        self.socket.bind(str(self.path))
+        self.socket.listen(1)
+        self.socket.settimeout(10 * TIME_SCALE)
+
+    def __enter__(self) -> ConsoleSocket:
+        return self
+
+    def receive(self) -> int:
+        connection, _ = self.socket.accept()
+        with connection:
+            payload, fds, _, _ = socket.recv_fds(connection, 4096, 4)
+        assert payload, "the terminal came without a name"
+        assert len(fds) == 1
+        return fds[0]
+
+    def __exit__(self, *_: object) -> None:
+        self.socket.close()
+        shutil.rmtree(self.directory)
+
+
+def read_terminal(fd: int) -> str:
+    """All that comes until the other side closes; closes ``fd``."""
+    with open(fd, "rb", buffering=0) as terminal:
+        parts = []
+        try:
+            while part := terminal.read(65536):
+                parts.append(part)
+        except OSError as error:
+            if error.errno != errno.EIO:
+                raise
+    return b"".join(parts).decode(errors="surrogateescape")
 
 
 def wait_until(condition: Callable[[], bool], timeout: float, what: str) -> None:

@@ -14,10 +14,13 @@ from typing import Any
 
 import pytest
 
+import bundles
 from bundles import PREFIX, TIME_SCALE, Bundle, Container, Mutate, Runtime, hierarchies, make_bundle, mounts
 
 CLONE_NEWNS = 0x20000
 PR_SET_CHILD_SUBREAPER = 36
+
+MAKERS: dict[str, Callable[[], Path]] = {"debian": bundles.debian_rootfs, "image": bundles.image}
 
 _why_not: list[str] = []  # why tests that need root cannot run here
 
@@ -40,6 +43,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker("root")
         if _why_not and item.get_closest_marker("root"):
             item.add_marker(pytest.mark.skip(reason=_why_not[0]))
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Make what takes minutes before the first test, outside of the tests' time limits."""
+    wanted = {name for item in session.items if not item.get_closest_marker("skip") for name in getattr(item, "fixturenames", ())}
+    for name in sorted(wanted & MAKERS.keys()):
+        MAKERS[name]()
 
 
 def pytest_unconfigure() -> None:
@@ -233,3 +243,15 @@ def probe(container: Callable[..., Container]) -> Callable[..., dict[str, Any]]:
         return report
 
     return run
+
+
+@pytest.fixture
+def debian() -> Path:
+    """A root filesystem of packages, shared: ``make_bundle`` copies it."""
+    return bundles.debian_rootfs()
+
+
+@pytest.fixture
+def image() -> Path:
+    """An image as OCI layout, as umoci's bundle, and as docker export gives it; shared: see bundles.image."""
+    return bundles.image()
