@@ -160,7 +160,7 @@ def check(config: Config) -> list[str]:
     mapped = any(item["type"] == "user" for item in config.get("linux", {}).get("namespaces") or ())
     for index, mount in enumerate(config.get("mounts") or ()):
         try:
-            _check_mount(mount, f"/mounts/{index}", user_namespace=mapped)
+            warnings += _check_mount(mount, f"/mounts/{index}", user_namespace=mapped)
         except ConfigError as error:
             error.label = f"mounts[{index}] {printable(mount['destination'])}"
             raise
@@ -170,7 +170,8 @@ def check(config: Config) -> list[str]:
     return warnings
 
 
-def _check_mount(mount: Mount, pointer: str, *, user_namespace: bool) -> None:
+def _check_mount(mount: Mount, pointer: str, *, user_namespace: bool) -> list[str]:
+    warnings = []
     check_path(mount["destination"], pointer + "/destination", absolute=False)
     check_path(mount.get("source", ""), pointer + "/source", absolute=False)
     parsed = parse_options(mount.get("options") or ())
@@ -180,13 +181,16 @@ def _check_mount(mount: Mount, pointer: str, *, user_namespace: bool) -> None:
     if bind and not parsed.remount:
         if not mount.get("source"):
             raise ConfigError(pointer + "/source", "a bind mount needs a source")
-        if parsed.data:
-            reason = f'a bind mount has no filesystem of its own that could take "{printable(parsed.data[0])}"'
-            raise ConfigError(pointer + "/options", reason)
+        for option in parsed.data:  # mount(8) ignores the like of mode=755, and is to be followed; a word is a misspelt flag
+            reason = f'a bind mount has no filesystem of its own that could take "{printable(option)}"'
+            if "=" not in option:
+                raise ConfigError(pointer + "/options", reason)
+            warnings.append(f"{pointer}/options: {reason}; it has no effect")
     if not bind and not parsed.remount and not mount.get("type"):
         raise ConfigError(pointer + "/type", "a mount needs a type, or bind or rbind among its options")
     _check_idmap(mount, parsed, pointer, user_namespace=user_namespace)
     _check_proc(mount, pointer, bind=bind, remount=parsed.remount)
+    return warnings
 
 
 def _check_idmap(mount: Mount, parsed: MountOptions, pointer: str, *, user_namespace: bool) -> None:

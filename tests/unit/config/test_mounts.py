@@ -218,3 +218,9 @@ def test_a_relative_destination_is_warned_of(config: Any) -> None:
     config["mounts"] = [{"destination": "data", "type": "tmpfs"}]
     [warning] = all_checks(config)
     assert warning.startswith("/mounts/0/destination: ")
+
+
+def test_an_option_for_the_filesystem_of_a_bind_mount_is_warned_of(config: Any) -> None:
+    config["mounts"] = [{"destination": "/data", "source": "/x", "options": ["bind", "mode=755"]}]
+    [warning] = all_checks(config)
+    assert warning.startswith("/mounts/0/options: ") and '"mode=755"' in warning
