@@ -170,6 +170,11 @@ def test_the_last_of_a_duplicate_key_wins() -> None:
     assert parse_json(b'{"a": 1, "a": 2}') == {"a": 2}
 
 
+def test_a_byte_order_mark_is_called_by_its_name() -> None:
+    with pytest.raises(ConfigError, match="byte order mark"):
+        parse_config(b"\xef\xbb\xbf{}", "config.json")
+
+
 def documents() -> list[bytes]:
     rng = random.Random(7)
     texts = [FULL.read_bytes(), b"[]", b" {} ", b"1", b"-0.5e3", b'"a"', b"true", b"null", b'{"":[]}']

@@ -315,6 +315,7 @@ BAD = """{
     [
         ('"1.3.0"', "13", "/ociVersion", 2, 17, "13 is not a string"),
         ('"1.3.0"', '"1.3"', "/ociVersion", 2, 17, '"1.3" is not a version such as 1.3.0'),
+        ('"1.3.0"', '"1.3.0\\n"', "/ociVersion", 2, 17, "is not a version such as 1.3.0"),
         ('"1.3.0"', '"2.0.0"', "/ociVersion", 2, 17, "2.0.0: this runtime implements 1.3.0, and only versions 1.x"),
         ('"ociVersion"', '"ocVersion"', "", 1, 1, "ociVersion is missing; there is ocVersion"),
         ('{"path": "rootfs"}', '"rootfs"', "/root", 3, 11, '"rootfs" is not an object'),
@@ -334,6 +335,7 @@ BAD = """{
         ('"rdma~/": {}', '"seccomp": {"defaultAction": "SCMP_ACT_LOG", "syscalls": [{"names": [], "action": "SCMP_ACT_LOG"}]}',
          "/linux/seccomp/syscalls/0/names", 15, 73, "needs at least one entry"),
         ('"linux"', '"annotations": {"": "x"}, "linux"', "/annotations", 12, 18, "a name in it is empty"),
+        ('"rdma~/": {}', '"sysctl": {"/": "1", "~1": 1}', "/linux/sysctl/~01", 15, 32, "1 is not a string"),
         ('"rdma~/": {}', '"sysctl": {"": 1}', "/linux/sysctl/", 15, 20, "1 is not a string"),
         ('"rdma~/": {}', '"timeOffsets": {"x": 1, "x": []}', "/linux/timeOffsets/x", 15, 34, "[] is not an object"),
     ],
