@@ -19,6 +19,7 @@ def run(invocation: Invocation) -> int:
     for name in ("cwd", "env", "user", "apparmor", "tty"):
         setattr(request, name, invocation[name])
     request.args, request.process_file, request.caps = args, invocation["process"], invocation["cap"]
+    request.cgroups = invocation["cgroup"]
     request.additional_gids, request.process_label = invocation["additional-gids"], invocation["process-label"]
     request.no_new_privs, request.ignore_paused = invocation["no-new-privs"], invocation["ignore-paused"]
     request.pid_file, request.pidfd_socket = invocation["pid-file"], invocation["pidfd-socket"]

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from ocipy.cli.create import make_request
 from ocipy.container import foreground
-from ocipy.container.lifecycle import create, send_console
+from ocipy.container.lifecycle import Created, create, send_console
 from ocipy.container.start import start
+from ocipy.errors import NotFoundError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -37,6 +38,15 @@ def run(invocation: Invocation) -> int:
     created.entry.unlock()
     code = foreground.wait(created.record.pid, created.pidfd, *ptmx)
     if not invocation["keep"]:
-        created.entry.lock(wait=True)
-        undo(created.entry, created.record)
+        _delete(created)
     return code
+
+
+def _delete(created: Created) -> None:
+    from ocipy.container.delete import undo
+
+    try:
+        created.entry.lock(wait=True)
+    except NotFoundError:
+        return  # somebody was faster
+    undo(created.entry, created.record)

@@ -8,7 +8,7 @@ from ocipy.config.load import parse_config, parse_process
 from ocipy.container.lifecycle import send_fd_to, write_pid_file
 from ocipy.container.session import Session
 from ocipy.container.state import liveness, status
-from ocipy.errors import NotRunningError, OcipyError, StateError
+from ocipy.errors import NotRunningError, OcipyError, StateError, UsageError
 from ocipy.linux.assemble import Options, assemble_exec
 from ocipy.linux.host import read_host
 from ocipy.linux.namespaces import CLONE_FLAGS, PROC_NAMES
@@ -27,7 +27,7 @@ class ExecRequest:
     """``process_file``: path of a process object ("" for none); the rest changes a copy of the container's own process."""
 
     __slots__ = (
-        "additional_gids", "apparmor", "args", "caps", "cwd", "env", "ignore_paused", "no_new_privs", "on_console", "options",
+        "additional_gids", "apparmor", "args", "caps", "cgroups", "cwd", "env", "ignore_paused", "no_new_privs", "on_console", "options",
         "pid_file", "pidfd_socket", "process_file", "process_label", "tty", "user",
     )  # fmt: skip
 
@@ -38,6 +38,7 @@ class ExecRequest:
         self.env: list[str] = []
         self.caps: list[str] = []
         self.additional_gids: list[str] = []
+        self.cgroups: list[str] = []
         self.tty = self.no_new_privs = self.ignore_paused = False
         self.on_console: Callable[[int], None] | None = None
 
@@ -57,12 +58,19 @@ def execute(entry: Entry, request: ExecRequest) -> tuple[int, int]:
     options.bundle = record.bundle
     flags = _flags(record.pid)
     plan = assemble_exec(
-        config, process, read_host(), options, pid=record.pid, flags=flags, cgroup_paths=record.cgroup_paths
+        config, process, read_host(), options, pid=record.pid, flags=flags, cgroup_paths=_cgroup_paths(record, request)
     )
     session = Session(plan, record, entry)
     session.target_pidfd = target
     if request.on_console is not None:
         session.on_console = request.on_console
+
+    def send_to_agent(listener: int) -> None:
+        from ocipy.container.listener import send_listener
+
+        send_listener(config["linux"]["seccomp"], record, session.pid, listener, status="running")
+
+    session.listener_state = send_to_agent
     try:
         session.run()
         if request.pidfd_socket:
@@ -83,6 +91,23 @@ def _check_status(entry: Entry, record: Record, request: ExecRequest) -> None:
         raise StateError("cannot exec in a paused container (use --ignore-paused to override)")
     if found in ("stopped", "creating"):
         raise NotRunningError(entry.id, f"cannot exec in a {found} container")
+
+
+def _cgroup_paths(record: Record, request: ExecRequest) -> dict[str, str]:
+    """The container's cgroups, or what --cgroup [CONTROLLER[,CONTROLLER]:]PATH names below them."""
+    paths = dict(record.cgroup_paths)
+    for text in request.cgroups:
+        names, colon, path = text.rpartition(":")
+        if ".." in path.split("/"):
+            raise UsageError(f'--cgroup {text}: ".." is not allowed, the path is below the cgroup of the container')
+        for name in names.split(",") if colon else list(paths):
+            if name not in paths:
+                raise UsageError(f"--cgroup {text}: the container has no cgroup of the controller {name}")
+            paths[name] = f"{record.cgroup_paths[name]}/{path.strip('/')}".rstrip("/")
+    for path in paths.values():
+        if not os.path.isdir(path):
+            raise StateError(f"cannot exec: the cgroup {path} does not exist")
+    return paths
 
 
 def _process(config: Config, request: ExecRequest) -> Process:

@@ -132,10 +132,7 @@ def _send_listener(config: Config, record: Record, pid: int, fd: int) -> None:
     """The seccomp agent gets the listener and a ContainerProcessState (config-linux.md, Seccomp)."""
     from ocipy.container.listener import send_listener
 
-    try:
-        send_listener(config["linux"]["seccomp"], record, pid, fd)
-    finally:
-        os.close(fd)
+    send_listener(config["linux"]["seccomp"], record, pid, fd)
 
 
 def _announce(request: Request, record: Record, pidfd: int) -> None:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def send_listener(seccomp: Seccomp, record: Record, pid: int, listener: int, *, status: str = "creating") -> None:
-    """Sends ``listener`` and the state to ``listenerPath``. Raises SeccompError."""
+    """Sends ``listener`` and the state to ``listenerPath``, and closes it here. Raises SeccompError."""
     path = seccomp.get("listenerPath") or ""
     members = {"ociVersion": SPEC_VERSION, "fds": ["seccompFd"], "pid": pid}
     if seccomp.get("listenerMetadata"):
@@ -30,6 +30,7 @@ def send_listener(seccomp: Seccomp, record: Record, pid: int, listener: int, *, 
             sys.sendmsg_fd(sock, data, [listener])
         finally:
             os.close(sock)
+            os.close(listener)
     except OSError as error:
         pointer = "/linux/seccomp/listenerPath"
         raise SeccompError(error.errno or 0, f"send the listener to {path}", "connect", pointer) from None

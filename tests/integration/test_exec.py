@@ -202,3 +202,20 @@ def test_the_container_cannot_see_the_process_before_its_program(container: Make
     seen = set(watcher_output.read_text().split("\n")) - {""}
     assert "/bin/busybox" in seen
     assert seen <= {"/bin/busybox", "/bin/probe", "/memfd:ocipy-init (deleted)"}, seen
+
+
+def test_cgroup_names_a_cgroup_below_the_containers(container: Make, tmp_path: Path) -> None:
+    box = running(container)
+    below = box.cgroup("memory") / "below"
+    below.mkdir()
+    try:
+        box.exec("/bin/sleep", "1000", flags=["--cgroup", "memory:/below", "--detach", "--pid-file", tmp_path / "pid"])
+        pid = int((tmp_path / "pid").read_text())
+        assert str(pid) in (below / "cgroup.procs").read_text().split()
+        assert str(pid) in (box.cgroup("pids") / "cgroup.procs").read_text().split()
+        assert box.exec("/bin/true", flags=["--cgroup", "memory:/nowhere"], check=False).status == 255
+        assert box.exec("/bin/true", flags=["--cgroup", "../x"], check=False).status != 0
+    finally:
+        box.kill("KILL")
+        box.wait_exit(pid)
+        box.delete("--force")

@@ -204,6 +204,13 @@ def test_stdio_belongs_to_the_user(container: Make) -> None:
     assert box.output.stat().st_uid == 1000
 
 
+def test_dev_null_as_stdio_keeps_its_owner(container: Make) -> None:
+    """It is the host's."""
+    before = os.stat("/dev/null")
+    container("/bin/true", mutate=set_process(user={"uid": 1000, "gid": 1000})).run()
+    assert (os.stat("/dev/null").st_uid, os.stat("/dev/null").st_gid) == (before.st_uid, before.st_gid)
+
+
 def test_the_session_keyring_is_new_unless_told_otherwise(container: Make) -> None:
     keyring = container().run().json.get("keyring")
     if keyring is None:
