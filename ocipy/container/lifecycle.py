@@ -116,10 +116,11 @@ def _session(request: Request, config: Config, assembled: Assembled, record: Rec
         record.pid, record.start_time = session.pid, start_time(session.pid)
         entry.write(record)
 
-    def hook_state() -> bytes:
+    def hook_state(kind: str) -> bytes:
         from ocipy.container.state import state_json
 
-        return state_json(record, "creating", session.pid)
+        # prestart comes from specification 1.0, where it came after create; in the lifecycle of today it is still after step 2.
+        return state_json(record, "created" if kind == "prestart" else "creating", session.pid)
 
     session.on_pid, session.hook_state = on_pid, hook_state
     if request.on_console is not None:

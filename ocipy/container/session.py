@@ -45,7 +45,7 @@ class Session:
         self.on_console: Callable[[int], None] = os.close
         self.on_pid: Callable[[], None] = _nothing
         self.on_ready: Callable[[], None] = _nothing
-        self.hook_state: Callable[[], bytes] = bytes
+        self.hook_state: Callable[[str], bytes] = str.encode  # of the kind of hook
         self.listener_state: Callable[[int], None] = os.close
 
     def run(self) -> None:
@@ -288,7 +288,8 @@ def _time_offsets(session: Session, step: Step) -> None:
 def _run_hook(session: Session, step: Step) -> None:
     from ocipy.container.hooks import run_hook
 
-    run_hook(step.values, session.hook_state(), step.origin, step.get("kind"), session.record.bundle)
+    kind = step.get("kind")
+    run_hook(step.values, session.hook_state(kind), step.origin, kind, session.record.bundle)
 
 
 def _rlimit(session: Session, step: Step) -> None:

@@ -58,7 +58,7 @@ def test_hooks_run_in_order_each_in_its_namespaces_with_the_state(container: Mak
     assert {kind: namespace for kind, namespace, _ in seen + inside} == dict.fromkeys(OUTSIDE, ours) | dict.fromkeys(INSIDE, theirs)
     states = {kind: state for kind, _, state in seen + inside}
     assert {kind: state["status"] for kind, state in states.items()} == {
-        "prestart": "creating", "createRuntime": "creating", "createContainer": "creating", "startContainer": "created",
+        "prestart": "created", "createRuntime": "creating", "createContainer": "creating", "startContainer": "created",
         "poststart": "running", "poststop": "stopped",
     }  # fmt: skip
     assert {kind: state.get("pid") for kind, state in states.items()} == {
