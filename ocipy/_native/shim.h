@@ -86,7 +86,8 @@ int shim_set_winsize(int fd, const struct winsize *size);
 /* shim_seccomp.c */
 uint32_t shim_seccomp_arch(const char *name);
 unsigned shim_seccomp_version(void);
-long shim_seccomp_compile(uint32_t arch, uint32_t default_action, const char *names, const uint64_t *words, int entries,
+int shim_seccomp_number(uint32_t arch, const char *name);
+long shim_seccomp_compile(uint32_t arch, uint32_t default_action, const char *names, const uint32_t *actions, int count,
 			  char *program, size_t size, int *place);
 
 /* check.c */

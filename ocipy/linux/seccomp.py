@@ -1,11 +1,14 @@
-"""linux.seccomp -> a BPF program (config-linux.md, Seccomp). The runtime compiles, init loads."""
+"""linux.seccomp -> a BPF program (config-linux.md, Seccomp). The runtime compiles, init loads.
+
+libseccomp knows the names, numbers and architectures, and makes the tree of what has no conditions. Conditions on arguments
+are compiled here: libseccomp 2.5.4 merges several rules of one call into a tree that lets wrong values through (LT and LE
+beside another rule), or does not end at all (two rules with two conditions each).
+"""
 
 from __future__ import annotations
 
-from _struct import pack
-
 from ocipy.errors import ConfigError, SeccompError
-from ocipy.linux import sys
+from ocipy.linux import seccomp_bpf as bpf, sys
 from ocipy.plan import ops
 from ocipy.plan.step import Step
 
@@ -15,6 +18,9 @@ if TYPE_CHECKING:
 
 ROOT = "/linux/seccomp"
 EPERM, ENOSYS = 1, 38
+ERRNO = 0x00050000
+SCMP_ARCH_X86 = 0x40000003
+ARCH_64BIT = 0x80000000  # in a token; x32 is without it: libseccomp compares its arguments by 32 bits
 
 # The kernel's SECCOMP_RET_* are libseccomp's SCMP_ACT_*; shim_seccomp.c holds these tables to the headers.
 ACTIONS = {
@@ -22,17 +28,13 @@ ACTIONS = {
     "SCMP_ACT_KILL_PROCESS": 0x80000000,
     "SCMP_ACT_KILL_THREAD": 0,
     "SCMP_ACT_TRAP": 0x00030000,
-    "SCMP_ACT_ERRNO": 0x00050000,
+    "SCMP_ACT_ERRNO": ERRNO,
     "SCMP_ACT_TRACE": 0x7FF00000,
     "SCMP_ACT_ALLOW": 0x7FFF0000,
     "SCMP_ACT_LOG": 0x7FFC0000,
     "SCMP_ACT_NOTIFY": 0x7FC00000,
 }
 NUMBERED = ("SCMP_ACT_ERRNO", "SCMP_ACT_TRACE")  # the actions that carry an errno, or a message for the tracer
-OPERATORS = {
-    "SCMP_CMP_NE": 1, "SCMP_CMP_LT": 2, "SCMP_CMP_LE": 3, "SCMP_CMP_EQ": 4, "SCMP_CMP_GE": 5, "SCMP_CMP_GT": 6,
-    "SCMP_CMP_MASKED_EQ": 7,
-}  # fmt: skip
 FLAGS = {
     "SECCOMP_FILTER_FLAG_TSYNC": 0,  # for other threads of the caller: init has none
     "SECCOMP_FILTER_FLAG_LOG": 2,
@@ -42,6 +44,13 @@ FLAGS = {
 SPEC_ALLOW, NEW_LISTENER, WAIT_KILLABLE_RECV = 4, 8, 32
 # Init hands the listener over by these, filtered already: nobody would be there to answer. runc refuses write too.
 NEVER_NOTIFIED = ("sendmsg", "write")
+# What x86 has a number for besides socketcall and ipc, of which alone libseccomp tells.
+X86_DIRECT = {
+    "socket": 359, "socketpair": 360, "bind": 361, "connect": 362, "listen": 363, "accept4": 364, "getsockopt": 365,
+    "setsockopt": 366, "getsockname": 367, "getpeername": 368, "sendto": 369, "sendmsg": 370, "recvfrom": 371, "recvmsg": 372,
+    "shutdown": 373, "semget": 393, "semctl": 394, "shmget": 395, "shmctl": 396, "shmat": 397, "shmdt": 398, "msgget": 399,
+    "msgsnd": 400, "msgrcv": 401, "msgctl": 402,
+}  # fmt: skip
 
 
 def plan(config: Config) -> Step | None:
@@ -70,27 +79,66 @@ def flags_of(seccomp: Seccomp) -> int:
     return flags & ~WAIT_KILLABLE_RECV  # the kernel refuses it where nothing is to be received
 
 
+class Rules:
+    """A profile sorted by what can answer. ``plain``: name -> action without conditions, for libseccomp; the first entry that
+    has a name counts, and it counts more than entries with conditions, as libseccomp has it. ``conditional``: name -> (action,
+    conditions that must all hold) in order, for a program of our own. ``entries``: name -> the entry of ``syscalls`` it is in.
+    """
+
+    __slots__ = ("conditional", "default", "entries", "plain")
+
+    def __init__(self, seccomp: Seccomp) -> None:
+        self.default = action_of(seccomp["defaultAction"], seccomp.get("defaultErrnoRet"))
+        self.plain: dict[str, int] = {}
+        self.conditional: dict[str, list[tuple[int, list[SyscallArg]]]] = {}
+        self.entries: dict[str, int] = {}
+        for index, entry in enumerate(seccomp.get("syscalls") or ()):
+            _check_notified(entry, f"{ROOT}/syscalls/{index}")
+            action, args = action_of(entry["action"], entry.get("errnoRet")), entry.get("args") or []
+            # Two conditions on one argument: any one of all is enough, as profiles written for runc expect.
+            rules = [args] if len({arg["index"] for arg in args}) == len(args) else [[arg] for arg in args]
+            for name in entry["names"]:
+                self.entries.setdefault(name, index)
+                if not args:
+                    self.plain.setdefault(name, action)
+                elif action != self.default:
+                    self.conditional.setdefault(name, []).extend([(action, rule) for rule in rules])
+        for name in self.plain:
+            self.conditional.pop(name, None)
+
+    def unconditional(self, arch: int) -> list[int]:
+        """An action for each of ``entries``. x86 has socketcall and ipc, whose arguments no filter can see: what has conditions
+        gets there the mildest of its actions; its own number is answered before."""
+        if arch != SCMP_ARCH_X86:
+            return [self.plain.get(name, self.default) for name in self.entries]
+        # The kernel's order, from KILL_PROCESS to ALLOW, is that of signed numbers.
+        mildest = {n: max((a for a, _ in rules), key=lambda a: a ^ 0x80000000) for n, rules in self.conditional.items()}
+        return [self.plain.get(name, mildest.get(name, self.default)) for name in self.entries]
+
+
 def compile_filter(seccomp: Seccomp) -> bytes:
     """The program, struct sock_filter after struct sock_filter, for this machine's kernel. A pure function of its argument (which
     config.seccomp has checked), the machine and the version of libseccomp. Raises ConfigError, SeccompError."""
-    default = _action(seccomp["defaultAction"], seccomp.get("defaultErrnoRet"))
-    entries = seccomp.get("syscalls") or []
-    names: list[str] = []
-    words: list[int] = []
-    for index, entry in enumerate(entries):
-        names += entry["names"]
-        words += _entry(entry, f"{ROOT}/syscalls/{index}")
-    texts = sys.texts(names)
+    rules = Rules(seccomp)
+    names = list(rules.entries)
+    limited = seccomp["defaultAction"] == "SCMP_ACT_ERRNO" and rules.default & 0xFFFF != ENOSYS
     parts = []
-    for index, token in enumerate(_architectures(seccomp)):
+    for index, arch in enumerate(_architectures(seccomp)):
         try:
-            parts.append((token, *sys.seccomp_compile(token, default, texts, words, len(entries))))
+            program, largest = sys.seccomp_compile(arch, rules.default, names, rules.unconditional(arch))
         except sys.FilterError as error:
-            raise _explained(error, seccomp, index) from None
-    limited = seccomp["defaultAction"] == "SCMP_ACT_ERRNO" and default & 0xFFFF != ENOSYS
-    program = _joined(parts, limited=limited)
+            raise _explained(error, seccomp, rules, index) from None
+        head = bpf.younger(largest, ERRNO | ENOSYS) if limited and largest >= 0 else []
+        for name, conditional in rules.conditional.items():
+            number = X86_DIRECT.get(name, -1) if arch == SCMP_ARCH_X86 else -1
+            if number < 0:
+                number = sys.seccomp_number(arch, name)
+            if number >= 0:
+                head += bpf.call(number, conditional, rules.default, wide=bool(arch & ARCH_64BIT))
+        parts.append((arch, head, program))
+    program = bpf.joined(parts)
     if len(program) > 8 * sys.MAX_INSTRUCTIONS:
-        detail = f"{len(program) // 8} instructions, of which the kernel takes {sys.MAX_INSTRUCTIONS}: use fewer rules with args"
+        detail = f"{len(program) // 8} instructions, of which the kernel takes {sys.MAX_INSTRUCTIONS}: use fewer conditions"
         raise SeccompError(0, "compile the filter", "", ROOT + "/syscalls", detail)
     return program
 
@@ -109,81 +157,29 @@ def _architectures(seccomp: Seccomp) -> list[int]:
     return tokens if native in tokens else [*tokens, native]
 
 
-def _action(name: str, errno: int | None) -> int:
+def action_of(name: str, errno: int | None) -> int:
+    """The kernel's number of an action, with an errno or a message for the tracer."""
     return ACTIONS[name] | (EPERM if errno is None else errno) if name in NUMBERED else ACTIONS[name]
 
 
-def _entry(entry: Syscall, pointer: str) -> list[int]:
-    """One entry of ``syscalls`` as words for the compiler: see add_rules in shim_seccomp.c."""
+def _check_notified(entry: Syscall, pointer: str) -> None:
     if entry["action"] == "SCMP_ACT_NOTIFY":
         for index, name in enumerate(entry["names"]):
             if name in NEVER_NOTIFIED:
                 reason = f"{name} cannot be sent to an agent: the container needs it to hand over the listener"
                 raise ConfigError(f"{pointer}/names/{index}", reason)
-    alternatives = _alternatives(entry.get("args") or [])
-    words: list[int] = []
-    for conditions in alternatives:
-        words.append(len(conditions))
-        for arg in conditions:
-            words += (arg["index"] | OPERATORS[arg["op"]] << 32, arg["value"], arg.get("valueTwo") or 0)
-    return [_action(entry["action"], entry.get("errnoRet")), len(entry["names"]), len(alternatives), len(words), *words]
 
 
-def _alternatives(args: list[SyscallArg]) -> list[list[SyscallArg]]:
-    """All conditions must hold. Two on the same argument cannot be one rule of libseccomp: then, as profiles written for runc
-    expect, any one of the conditions is enough."""
-    return [args] if len({arg["index"] for arg in args}) == len(args) else [[arg] for arg in args]
-
-
-def _explained(error: sys.FilterError, seccomp: Seccomp, arch: int) -> SeccompError:
+def _explained(error: sys.FilterError, seccomp: Seccomp, rules: Rules, arch: int) -> SeccompError:
     pointer, what = ROOT, ""
-    if error.entry == -1:
+    if error.name == -1:
         pointer, what = f"{ROOT}/architectures/{arch}", f" for {(seccomp.get('architectures') or ['this machine'])[arch]}"
-    elif error.entry is not None:
-        pointer, what = f"{ROOT}/syscalls/{error.entry}", f" with {seccomp['syscalls'][error.entry]['action']}"
+    elif error.name is not None:
+        index = list(rules.entries.values())[error.name]
+        pointer, what = f"{ROOT}/syscalls/{index}", f" with {seccomp['syscalls'][index]['action']}"
     detail = f"libseccomp {sys.libseccomp_version()} refuses it"
     if error.errno == 95:  # EOPNOTSUPP
         detail += ": this kernel or this libseccomp is too old for the action"
     elif error.errno == 33:  # EDOM
         detail += ": this machine cannot execute it"
     return SeccompError(error.errno or 0, "compile the filter" + what, "", pointer, detail)
-
-
-# ---- one program for all architectures --------------------------------------------------------------------------------
-#
-# The head looks at the architecture and jumps into its program; what no program knows falls into the first, which refuses it.
-#
-# The head also answers for system calls younger than the profile. libc tries a new call and falls back to an old one on
-# ENOSYS; a profile's EPERM it takes for the answer. So what is above the largest number that the profile names does not
-# exist, as under runc, but only where the default is an errno: who asks for KILL or TRAP gets that.
-
-LD_WORD, JA, JEQ, JGT, JSET, RET = 0x20, 0x05, 0x15, 0x25, 0x45, 0x06
-NUMBER_AT, ARCH_AT = 0, 4  # in struct seccomp_data
-AUDIT_ARCH_X86_64 = 0xC000003E
-SCMP_ARCH_X32 = 0x4000003E
-X32_BIT = 0x40000000
-NEVER = 0xFFFFFFFF  # nothing is greater
-REFUSE = (RET, 0, 0, ACTIONS["SCMP_ACT_ERRNO"] | ENOSYS)
-
-
-def _joined(parts: list[tuple[int, bytes, int]], *, limited: bool) -> bytes:
-    """``parts``: (libseccomp's token, program, largest number). x32 has the architecture of x86_64, and a bit in the number."""
-    if len(parts) == 1 and not limited:
-        return parts[0][1]
-    starts, limits, size = {}, {}, 0
-    for token, program, largest in parts:
-        starts[token], size = size, size + len(program) // 8
-        limits[token] = largest if limited and largest >= 0 else NEVER
-    x32 = starts.pop(SCMP_ARCH_X32, starts.get(AUDIT_ARCH_X86_64, 0))
-    lengths = {token: 8 if token == AUDIT_ARCH_X86_64 else 5 for token in starts}
-    end = 1 + sum(lengths.values())
-    head = [(LD_WORD, 0, 0, ARCH_AT)]
-    for token, start in starts.items():
-        head += [(JEQ, 0, lengths[token] - 1, token), (LD_WORD, 0, 0, NUMBER_AT)]
-        if token != AUDIT_ARCH_X86_64:
-            head += [(JGT, 0, 1, limits[token]), REFUSE, (JA, 0, 0, end + start - len(head) - 3)]
-            continue
-        head += [(JSET, 1, 0, X32_BIT), (JGT, 1, 2, limits[token]), (JGT, 0, 2, limits.get(SCMP_ARCH_X32, NEVER)), REFUSE]
-        head.append((JA, 0, 0, end + start - len(head) - 1))
-        head.append((JA, 0, 0, end + x32 - len(head) - 1))
-    return b"".join([pack("=HBBI", *instruction) for instruction in head]) + b"".join([part[1] for part in parts])

@@ -436,9 +436,9 @@ MAX_INSTRUCTIONS = 4096  # BPF_MAXINSNS
 
 
 class FilterError(CallError):
-    """libseccomp refused a part of a profile: ``entry`` of its system calls, -1 for the architecture, None for all of it."""
+    """libseccomp refused a part of a profile: ``name``, its index, -1 for the architecture, None for all of it."""
 
-    entry: int | None = None
+    name: int | None = None
 
 
 def seccomp_arch(name: str) -> int:
@@ -447,29 +447,36 @@ def seccomp_arch(name: str) -> int:
     return token
 
 
-def texts(names: list[str]) -> bytes:
-    """Each ended by NUL; what no C name can have becomes "?"."""
-    return b"".join([name.encode("utf-8", "replace").replace(b"\0", b"?") + b"\0" for name in names])
+def seccomp_number(arch: int, name: str) -> int:
+    """The number of a system call, negative when this architecture has none."""
+    number: int = lib.shim_seccomp_number(arch, _name(name))
+    return number
+
+
+def _name(name: str) -> bytes:
+    """For libseccomp, which does not know it when it has a character of no C name."""
+    return name.encode("utf-8", "replace").replace(b"\0", b"?")
+
+
+def seccomp_compile(arch: int, default_action: int, names: list[str], actions: list[int]) -> tuple[bytes, int]:
+    """The BPF program for one architecture, ``actions[i]`` for ``names[i]``, and the largest number among the names (-1: none).
+
+    Raises FilterError.
+    """
+    texts = b"".join([_name(name) + b"\0" for name in names])
+    place, program = ffi.new("int[2]"), ffi.new("char[]", 8 * (MAX_INSTRUCTIONS + 1))
+    size = lib.shim_seccomp_compile(arch, default_action, texts, actions, len(names), program, len(program), place)
+    if size >= 0:
+        return ffi.unpack(program, size), place[0]
+    error = FilterError(ffi.errno, "libseccomp")
+    error.name = place[1] if place[1] < len(names) else None
+    raise error
 
 
 def libseccomp_version() -> str:
     """ "2.5.4"."""
     version = lib.shim_seccomp_version()
     return f"{version >> 16}.{version >> 8 & 255}.{version & 255}"
-
-
-def seccomp_compile(arch: int, default_action: int, names: bytes, words: list[int], entries: int) -> tuple[bytes, int]:
-    """The BPF program of a profile for one architecture, and the largest number of a system call that it names (-1: none).
-
-    ``names``, each ended by NUL, and ``words`` of the ``entries`` are drawn in shim_seccomp.c. Raises FilterError.
-    """
-    place, program = ffi.new("int[2]"), ffi.new("char[]", 8 * (MAX_INSTRUCTIONS + 1))
-    size = lib.shim_seccomp_compile(arch, default_action, names, words, entries, program, len(program), place)
-    if size >= 0:
-        return ffi.unpack(program, size), place[0]
-    error = FilterError(ffi.errno, "libseccomp")
-    error.entry = place[1] if place[1] < entries else None
-    raise error
 
 
 # ---- plans -----------------------------------------------------------------------------------------------------------
