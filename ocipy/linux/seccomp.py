@@ -35,6 +35,7 @@ ACTIONS = {
     "SCMP_ACT_NOTIFY": 0x7FC00000,
 }
 NUMBERED = ("SCMP_ACT_ERRNO", "SCMP_ACT_TRACE")  # the actions that carry an errno, or a message for the tracer
+OPERATORS = tuple("SCMP_CMP_" + name for name in "NE LT LE EQ GE GT MASKED_EQ".split())  # what seccomp_bpf compiles
 FLAGS = {
     "SECCOMP_FILTER_FLAG_TSYNC": 0,  # for other threads of the caller: init has none
     "SECCOMP_FILTER_FLAG_LOG": 2,
