@@ -167,15 +167,15 @@ long do_lookup(const struct step *step)
 	return denied ? denied : -ENOENT;
 }
 
-/* Closes all from `first` on but what init itself still needs: whoever waits for the end of a pipe that leaked into create
- * must not wait for the container. */
+/* Closes all from `first` on but what init itself still needs (the root is the container's own): whoever waits for the end of
+ * a pipe that leaked into create must not wait for the container. */
 long do_close_fds(const struct step *step)
 {
-	int keep[] = {self.sync, FD(step, CLOSE_FDS, listener), FD(step, CLOSE_FDS, lock)};
+	int keep[] = {self.sync, self.root, FD(step, CLOSE_FDS, listener), FD(step, CLOSE_FDS, lock)};
 	int from = (int)NUMBER(step, CLOSE_FDS, first);
 
 	close_fd(self.proc);
-	self.proc = self.root = -1;
+	self.proc = -1;
 	for (;;) {
 		int next = -1;
 		for (u32 i = 0; i < ARRAY_SIZE(keep); i++)
@@ -249,8 +249,10 @@ long do_wait_start(const struct step *step)
 	self.sync = -1;
 	for (;;) {
 		long connection = SYS(accept4, FD(step, WAIT_START, listener), NULL, NULL, O_CLOEXEC);
-		if (connection < 0)
+		if (connection == -EINTR || connection == -ECONNABORTED)
 			continue;
+		if (connection < 0)
+			leave(1); /* no limit of open files is too small to be set, but this one is to be started with */
 		long size = SYS_QUIET(recvfrom, connection, &report, sizeof(report));
 		if (size == sizeof(report) && report.kind == REPORT_GO) {
 			self.channel = (int)connection;

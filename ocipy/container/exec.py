@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 
-from ocipy.config.load import parse_config, parse_process
+from ocipy.config.load import parse_config, parse_process, read_file
+from ocipy.config.process import check as check_process
 from ocipy.container.lifecycle import send_fd_to, write_pid_file
 from ocipy.container.session import Session
 from ocipy.container.state import liveness, status
@@ -27,8 +28,8 @@ class ExecRequest:
     """``process_file``: path of a process object ("" for none); the rest changes a copy of the container's own process."""
 
     __slots__ = (
-        "additional_gids", "apparmor", "args", "caps", "cgroups", "cwd", "env", "ignore_paused", "no_new_privs", "on_console", "options",
-        "pid_file", "pidfd_socket", "process_file", "process_label", "tty", "user",
+        "additional_gids", "apparmor", "args", "caps", "cgroups", "cwd", "env", "ignore_paused", "no_new_privs", "on_console",
+        "options", "pid_file", "pidfd_socket", "process_file", "process_label", "tty", "user",
     )  # fmt: skip
 
     def __init__(self, container_id: str) -> None:
@@ -112,12 +113,7 @@ def _cgroup_paths(record: Record, request: ExecRequest) -> dict[str, str]:
 
 def _process(config: Config, request: ExecRequest) -> Process:
     if request.process_file:
-        try:
-            fd = os.open(request.process_file, os.O_RDONLY | os.O_CLOEXEC)
-        except OSError as error:
-            raise OcipyError(f"process file {request.process_file}: {os.strerror(error.errno or 0).lower()}") from None
-        with open(fd, "rb", buffering=0) as file:
-            return parse_process(file.read(1 << 23), request.process_file)
+        return parse_process(read_file(request.process_file), request.process_file)
     if not request.args:
         raise OcipyError("exec needs a command, or --process with a file")
     process: Process = {**config["process"], "args": request.args, "terminal": request.tty}
@@ -157,6 +153,7 @@ def _apply_flags(process: Process, request: ExecRequest) -> None:
         sets["effective"] = [*(sets.get("effective") or ()), *request.caps]
         sets["permitted"] = [*(sets.get("permitted") or ()), *request.caps]
         process["capabilities"] = sets
+    check_process(process, "")
 
 
 def _flags(pid: int) -> int:

@@ -102,7 +102,6 @@ def assemble(config: Config, host: Host, options: Options) -> Assembled:
         *masks.plan(config, host),
         *root.plan_readonly(config, found),
         *_plan_attributes(spec_process, linux, origin="/process"),
-        *process.plan_runtime(spec_process, "/process"),
         *_plan_program(config, host, options, "/process", spec_process, waits=True),
     ]
     return Assembled(steps, cgroup)
@@ -142,9 +141,6 @@ def assemble_exec(
     steps += [Step(ops.SETSID), *_plan_keyring(config, options, join=True)]
     steps += _plan_stdio(spec_process, found, mount=False)
     steps += _plan_attributes(spec_process, config.get("linux", {}), origin="")
-    steps += process.plan_runtime(spec_process, "")
-    if affinity.get("final"):
-        steps.append(Step(ops.CPU_AFFINITY, "/execCPUAffinity/final", cpus=affinity["final"]))
     return steps + _plan_program(config, host, options, "", spec_process, waits=False)
 
 
@@ -161,15 +157,21 @@ def _plan_program(
     listens = filter_step is not None and bool(filter_step.get("listener"))
     keep = process.CAP_SYS_ADMIN if filter_step is not None and new_privileges else 0
     set_groups = not namespaces.denies_setgroups(config, host)
+    kept = {"listener": "listener", "lock": "lock"} if waits else {}
     steps = process.plan_labels(spec_process, host, origin)
     steps += process.plan_home(spec_process, origin)
+    # Before the limits: a small RLIMIT_NOFILE is for the program, and would stop an init that has files open.
+    steps.append(Step(ops.CLOSE_FDS, first=3 + options.preserve_fds, **kept))
+    # Before the change of user: prlimit of another user's process takes CAP_SYS_RESOURCE.
+    steps += process.plan_runtime(spec_process, origin)
+    final = (spec_process.get("execCPUAffinity") or {}).get("final")
+    if final and not waits:
+        steps.append(Step(ops.CPU_AFFINITY, origin + "/execCPUAffinity/final", cpus=final))
     steps += process.plan_user(spec_process, origin, keep=keep, set_groups=set_groups)
     if filter_step is not None and listens:
         steps.append(filter_step)
-    kept = {"listener": "listener", "lock": "lock"} if waits else {}
-    steps.append(Step(ops.CLOSE_FDS, first=3 + options.preserve_fds, **kept))
     if waits:
-        # The lock before the record says "created": without it, that would read as running.
+        # The lock first: without it, a record that says "created" would read as running.
         steps += [Step(ops.LOCK, lock="lock"), Step(ops.WRITE_STATE, status="created"), Step(ops.READY)]
         steps.append(Step(ops.WAIT_START, listener="listener"))
         steps += hooks.plan(config, options, "startContainer")
