@@ -151,7 +151,7 @@ def test_all_signals_stay_blocked_in_a_stage(tmp_path: Path) -> None:
 
 
 def test_the_pidfd_of_a_stage_is_its_own(shell: int) -> None:
-    pid, pidfd = sys.clone_stage(shell, [b"sh", b"-c", b"sleep 100"], [])
+    pid, pidfd = sys.clone_stage(shell, [b"sh", b"-c", b"exec sleep 100"], [])
     assert fcntl.fcntl(pidfd, fcntl.F_GETFD) == fcntl.FD_CLOEXEC
     with open(f"/proc/self/fdinfo/{pidfd}") as info:
         assert f"Pid:\t{pid}\n" in info.read()
@@ -671,6 +671,17 @@ def test_the_end_of_the_peer_is_no_data(pair: tuple[int, int]) -> None:
     assert sys.recvmsg_fds(pair[1], 10) == (b"", [])
     with pytest.raises(BrokenPipeError):
         sys.sendmsg_fd(pair[1], b"x", [])
+
+
+def test_a_peer_that_is_gone_does_not_end_us_with_a_signal() -> None:
+    def work() -> None:
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+        ours, theirs = sys.socketpair_seqpacket()
+        os.close(theirs)
+        with pytest.raises(BrokenPipeError):
+            sys.sendmsg_fd(ours, b"x", [])
+
+    in_mount_namespace(work, 0)
 
 
 def test_what_the_peer_said_comes_before_its_end_though_it_did_not_listen(pair: tuple[int, int]) -> None:
