@@ -1,4 +1,4 @@
-"""Tests run in a mount namespace of their own, with a clean /sys/fs/cgroup, as parent of all orphans; each leaves nothing."""
+"""Tests run in a mount namespace of their own, with a clean /sys/fs/cgroup, and leave nothing."""
 
 from __future__ import annotations
 
@@ -27,7 +27,6 @@ _why_not: list[str] = []  # why tests that need root cannot run here
 
 def pytest_configure(config: pytest.Config) -> None:
     libc = ctypes.CDLL(None, use_errno=True)
-    libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     if os.geteuid() != 0:
         _why_not.append("needs root")
     elif libc.unshare(CLONE_NEWNS) != 0:
@@ -190,12 +189,15 @@ def _left(before: dict[str, set[str]]) -> list[str]:
 
 @pytest.fixture
 def no_leaks() -> Iterator[None]:
-    """The test fails if it leaves a mount, a cgroup, a process or a file of the runtime."""
+    """The test fails if it leaves a mount, a cgroup, a process or a file of the runtime. Orphans become our children."""
+    libc = ctypes.CDLL(None)
+    libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     before = surroundings()
     yield
     end = time.monotonic() + 2 * TIME_SCALE
     while (left := _left(before)) and time.monotonic() < end:
         time.sleep(0.02)
+    libc.prctl(PR_SET_CHILD_SUBREAPER, 0, 0, 0, 0)
     if any(thing.startswith("cgroup") for thing in left):
         remove_cgroups()
     assert not left, "the test left: " + "; ".join(left)
