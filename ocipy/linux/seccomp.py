@@ -100,9 +100,11 @@ class Rules:
             rules = [args] if len({arg["index"] for arg in args}) == len(args) else [[arg] for arg in args]
             for name in entry["names"]:
                 self.entries.setdefault(name, index)
+                if action == self.default:
+                    continue  # says nothing, so it does not stand against an entry that does, as under runc
                 if not args:
                     self.plain.setdefault(name, action)
-                elif action != self.default:
+                else:
                     self.conditional.setdefault(name, []).extend([(action, rule) for rule in rules])
         for name in self.plain:
             self.conditional.pop(name, None)

@@ -96,7 +96,7 @@ def expected(config: dict[str, Any], name: str, args: tuple[int, ...], bits: int
     found = [item for item in config["syscalls"] if name in item["names"]]
     for item in sorted(found, key=lambda item: bool(item.get("args"))):
         action = seccomp.action_of(item["action"], item.get("errnoRet"))
-        if item.get("args") and action == default:
+        if action == default:
             continue  # says nothing that the default does not say
         if holds(item.get("args") or [], args, (1 << bits) - 1):
             return action
@@ -227,6 +227,12 @@ def test_an_action_carries_its_number(action: str, errno_ret: int | None, want: 
 def test_an_entry_without_conditions_counts_more_than_one_with_them() -> None:
     strict, plain = entry("getpid", "KILL", (0, "EQ", 1)), entry("getpid", "ERRNO")
     assert compiled("ALLOW", strict, plain) == compiled("ALLOW", plain, strict) == compiled("ALLOW", plain)
+
+
+@pytest.mark.parametrize("args", [(), [(0, "EQ", 1)]], ids=["alone", "with conditions"])
+def test_an_entry_that_repeats_the_default_does_not_open_what_another_closes(args: Any) -> None:
+    default, strict = entry("getpid", "ALLOW"), entry("getpid", "KILL", *args)
+    assert compiled("ALLOW", default, strict) == compiled("ALLOW", strict, default) == compiled("ALLOW", strict)
 
 
 def test_of_two_entries_without_conditions_the_first_counts() -> None:
