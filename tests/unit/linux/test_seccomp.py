@@ -129,7 +129,7 @@ def random_value(chance: Random) -> int:
 
 def random_action(chance: Random, among: list[str]) -> tuple[str, int | None]:
     name = chance.choice(among)
-    return name, chance.choice([None, chance.randrange(4096)]) if name in seccomp.NUMBERED else None
+    return name, chance.choice([None, chance.randrange(4095)]) if name in seccomp.NUMBERED else None
 
 
 def random_condition(chance: Random) -> dict[str, Any]:
