@@ -1,6 +1,6 @@
 """One plan under way: the runtime's half of the sync protocol (drawn in _native/init.c), and reports turned into exceptions.
 
-The runtime's own steps are executed here by the table APPLY; a step that opens something puts its fd into a slot, and init inherits
+The runtime's own steps are executed here by two tables; a step that opens something puts its fd into a slot, and init inherits
 what the plan names.
 """
 
@@ -36,7 +36,7 @@ class Session:
         "slots", "sock", "stage", "stage_pidfd", "target_pidfd",
     )  # fmt: skip
 
-    def __init__(self, plan: list[Step], record: Record, entry: Entry | None) -> None:
+    def __init__(self, plan: list[Step], record: Record, entry: Entry) -> None:
         self.plan, self.record, self.entry = plan, record, entry
         self.slots: dict[str, int] = {}
         self.pid = self.stage = 0
@@ -121,7 +121,7 @@ class Session:
     def _apply_all(self, steps: list[Step]) -> None:
         for step in steps:
             slot = step.values.get("slot")
-            opened = APPLY[step.op.name](self, step)
+            opened = apply(self, step)
             if slot is not None and opened is not None:
                 self.slots[slot] = opened
 
@@ -193,55 +193,25 @@ def _warn_capabilities(mask: int) -> None:
 
 
 # ---- the runtime's steps ----------------------------------------------------------------------------------------------
-# Sections are imported by the step that needs them: most bundles need few.
 
-
-def _make_cgroup(session: Session, step: Step) -> None:
-    from ocipy.linux.cgroups import apply_make
-
-    apply_make(step)
-
-
-def _set_cgroup(session: Session, step: Step) -> None:
-    from ocipy.linux.cgroups import apply_set
-
-    apply_set(step)
-
-
-def _enter_cgroup(session: Session, step: Step) -> None:
-    from ocipy.linux.cgroups import apply_enter
-
-    apply_enter(step, session.target)
-
-
-def _open_cgroup(session: Session, step: Step) -> int:
-    from ocipy.linux.cgroups import apply_open
-
-    return apply_open(step)
-
-
-def _open_tree(session: Session, step: Step) -> int:
-    from ocipy.linux.mounts import apply_open
-
-    return apply_open(step)
-
-
-def _open_device(session: Session, step: Step) -> int:
-    from ocipy.linux.devices import apply_open
-
-    return apply_open(step)
-
-
-def _open_namespace(session: Session, step: Step) -> int:
-    from ocipy.linux.namespaces import apply_open
-
-    return apply_open(step)
-
-
-def _open_rootfs(session: Session, step: Step) -> int:
-    from ocipy.linux.root import apply_open
-
-    return apply_open(step)
+# op -> module of ocipy.linux, function, does it act on a process? Imported by the step that needs it: most bundles need few.
+SECTIONS = {
+    "MAKE_CGROUP": ("cgroups", "apply_make", False),
+    "SET_CGROUP": ("cgroups", "apply_set", False),
+    "ENTER_CGROUP": ("cgroups", "apply_enter", True),
+    "OPEN_CGROUP": ("cgroups", "apply_open", False),
+    "OPEN_TREE": ("mounts", "apply_open", False),
+    "OPEN_DEVICE": ("devices", "apply_open", False),
+    "OPEN_NAMESPACE": ("namespaces", "apply_open", False),
+    "OPEN_ROOTFS": ("root", "apply_open", False),
+    "OOM_SCORE_ADJ": ("process", "apply_oom_score_adj", True),
+    "ID_MAPS": ("namespaces", "apply_id_maps", True),
+    "TIME_OFFSETS": ("namespaces", "apply_time_offsets", True),
+    "RLIMIT": ("process", "apply_rlimit", True),
+    "SCHEDULER": ("process", "apply_scheduler", True),
+    "IO_PRIORITY": ("process", "apply_io_priority", True),
+    "CPU_AFFINITY": ("process", "apply_cpu_affinity", True),
+}
 
 
 def _open_pidfd(session: Session, step: Step) -> int:
@@ -249,40 +219,16 @@ def _open_pidfd(session: Session, step: Step) -> int:
 
 
 def _listen(session: Session, step: Step) -> int:
-    assert session.entry is not None
     return sys.listen_unix(session.entry.dirfd, "start")
 
 
 def _open_lock(session: Session, step: Step) -> int:
-    assert session.entry is not None
     flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
     return os.open("init.lock", flags, 0o600, dir_fd=session.entry.dirfd)
 
 
 def _open_hook_output(session: Session, step: Step) -> int:
     return os.memfd_create("hook-output", os.MFD_CLOEXEC)
-
-
-def _spawn(session: Session, step: Step) -> None:
-    session.spawn(step)
-
-
-def _oom_score_adj(session: Session, step: Step) -> None:
-    from ocipy.linux.process import apply_oom_score_adj
-
-    apply_oom_score_adj(step, session.target)
-
-
-def _id_maps(session: Session, step: Step) -> None:
-    from ocipy.linux.namespaces import apply_id_maps
-
-    apply_id_maps(step, session.target)
-
-
-def _time_offsets(session: Session, step: Step) -> None:
-    from ocipy.linux.namespaces import apply_time_offsets
-
-    apply_time_offsets(step, session.target)
 
 
 def _run_hook(session: Session, step: Step) -> None:
@@ -292,57 +238,28 @@ def _run_hook(session: Session, step: Step) -> None:
     run_hook(step.values, session.hook_state(kind), step.origin, kind, session.record.bundle)
 
 
-def _rlimit(session: Session, step: Step) -> None:
-    from ocipy.linux.process import apply_rlimit
-
-    apply_rlimit(step, session.target)
-
-
-def _scheduler(session: Session, step: Step) -> None:
-    from ocipy.linux.process import apply_scheduler
-
-    apply_scheduler(step, session.target)
-
-
-def _io_priority(session: Session, step: Step) -> None:
-    from ocipy.linux.process import apply_io_priority
-
-    apply_io_priority(step, session.target)
-
-
-def _cpu_affinity(session: Session, step: Step) -> None:
-    from ocipy.linux.process import apply_cpu_affinity
-
-    apply_cpu_affinity(step, session.target)
-
-
 def _write_state(session: Session, step: Step) -> None:
-    assert session.entry is not None
     session.record.status = step.get("status")
     session.entry.write(session.record)
 
 
-APPLY: dict[str, Callable[[Session, Step], int | None]] = {
-    "MAKE_CGROUP": _make_cgroup,
-    "SET_CGROUP": _set_cgroup,
-    "ENTER_CGROUP": _enter_cgroup,
-    "OPEN_CGROUP": _open_cgroup,
-    "OPEN_TREE": _open_tree,
-    "OPEN_DEVICE": _open_device,
-    "OPEN_NAMESPACE": _open_namespace,
-    "OPEN_ROOTFS": _open_rootfs,
+# What needs the session itself.
+OWN: dict[str, Callable[[Session, Step], int | None]] = {
     "OPEN_PIDFD": _open_pidfd,
     "LISTEN": _listen,
     "OPEN_LOCK": _open_lock,
     "OPEN_HOOK_OUTPUT": _open_hook_output,
-    "SPAWN": _spawn,
-    "OOM_SCORE_ADJ": _oom_score_adj,
-    "ID_MAPS": _id_maps,
-    "TIME_OFFSETS": _time_offsets,
+    "SPAWN": Session.spawn,
     "RUN_HOOK": _run_hook,
-    "RLIMIT": _rlimit,
-    "SCHEDULER": _scheduler,
-    "IO_PRIORITY": _io_priority,
-    "CPU_AFFINITY": _cpu_affinity,
     "WRITE_STATE": _write_state,
 }
+
+
+def apply(session: Session, step: Step) -> int | None:
+    """Executes one step of the runtime; gives the fd that it opened for its slot. Raises OcipyError."""
+    own = OWN.get(step.op.name)
+    if own is not None:
+        return own(session, step)
+    module, function, acts = SECTIONS[step.op.name]
+    applied: Callable[..., int | None] = getattr(__import__("ocipy.linux." + module, fromlist=(function,)), function)
+    return applied(step, session.target) if acts else applied(step)
