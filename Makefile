@@ -59,8 +59,8 @@ bench: build $(VENV)/.debian-test
 	@.ci/deps bench
 	$(BIN)/python tests/bench
 
-validation: build $(VENV)/.debian-test
-	$(BIN)/pytest -q conformance
+validation: build
+	conformance/validation.sh run
 
 # The other architecture must compile without a warning: the static executables whole, the shim up to its objects.
 CROSS := aarch64-linux-gnu-gcc
