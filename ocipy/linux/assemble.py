@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from ocipy.config.sysctl import sysctl_path
 from ocipy.errors import ConfigError
-from ocipy.linux import devices, hooks, masks, mounts, namespaces, process, root, seccomp
+from ocipy.linux import devices, hooks, masks, mounts, namespaces, process, root
 from ocipy.linux.cgroups import plan_cgroup, plan_entry
 from ocipy.plan import ops
 from ocipy.plan.step import Step
@@ -152,7 +152,7 @@ def _plan_program(
     The filter goes last, so that it need allow no more than the program does. Without noNewPrivileges that takes CAP_SYS_ADMIN,
     which init keeps until then; the bounding set is without it already. Only a listener must exist before "created".
     """
-    filter_step = seccomp.plan(config)
+    filter_step = _plan_seccomp(config)
     new_privileges = not spec_process.get("noNewPrivileges")
     listens = filter_step is not None and bool(filter_step.get("listener"))
     keep = process.CAP_SYS_ADMIN if filter_step is not None and new_privileges else 0
@@ -180,6 +180,14 @@ def _plan_program(
     if keep:
         steps.append(process.final_capabilities(spec_process, origin))
     return steps + process.plan_exec(spec_process, origin, options.extra_env)
+
+
+def _plan_seccomp(config: Config) -> Step | None:
+    if not config.get("linux", {}).get("seccomp"):
+        return None
+    from ocipy.linux import seccomp  # the compiler is not small
+
+    return seccomp.plan(config)
 
 
 def _plan_keyring(config: Config, options: Options, *, join: bool = False) -> list[Step]:

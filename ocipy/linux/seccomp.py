@@ -2,7 +2,7 @@
 
 libseccomp knows the names, numbers and architectures, and makes the tree of what has no conditions. Conditions on arguments
 are compiled here: libseccomp 2.5.4 merges several rules of one call into a tree that lets wrong values through (LT and LE
-beside another rule), or does not end at all (two rules with two conditions each).
+beside another rule), or did not end in minutes (some pairs of rules with one or two conditions each).
 """
 
 from __future__ import annotations
