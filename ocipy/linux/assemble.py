@@ -92,7 +92,7 @@ def assemble(config: Config, host: Host, options: Options) -> Assembled:
         *hooks.plan(config, options, "prestart"),
         *hooks.plan(config, options, "createRuntime"),
         *hooks.plan(config, options, "createContainer"),
-        *root.plan_pivot(config, options, found),
+        *root.plan_pivot(options, found),
         *_plan_stdio(spec_process, found),
         *_plan_names(config),
         *[
@@ -101,6 +101,8 @@ def assemble(config: Config, host: Host, options: Options) -> Assembled:
         ],
         *masks.plan(config, host),
         *root.plan_readonly(config, found),
+        # After the masks: of an unbindable root nothing could be cloned.
+        *root.plan_propagation(config, found),
         *_plan_attributes(spec_process, linux, origin="/process"),
         *_plan_program(config, host, options, "/process", spec_process, waits=True),
     ]

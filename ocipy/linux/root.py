@@ -52,15 +52,19 @@ def plan_enter(config: Config, options: Options, found: Namespaces, host: Host) 
     return steps
 
 
-def plan_pivot(config: Config, options: Options, found: Namespaces) -> list[Step]:
-    """The root becomes "/"; then it gets the propagation that the config wants of it."""
+def plan_pivot(options: Options, found: Namespaces) -> list[Step]:
+    """The root becomes "/"."""
     if not found.has("mount"):
         return [Step(ops.CHROOT, "/root/path")]
-    steps = [Step(ops.MOVE_ROOT if options.no_pivot else ops.PIVOT_ROOT, "/root/path")]
+    return [Step(ops.MOVE_ROOT if options.no_pivot else ops.PIVOT_ROOT, "/root/path")]
+
+
+def plan_propagation(config: Config, found: Namespaces) -> list[Step]:
+    """The propagation that the config wants of the root; the kernel made it private to pivot."""
     name = config.get("linux", {}).get("rootfsPropagation")
-    if name:
-        steps.append(Step(ops.PROPAGATION, "/linux/rootfsPropagation", path="/", flags=propagation_flags(name)))
-    return steps
+    if not name or not found.has("mount"):
+        return []
+    return [Step(ops.PROPAGATION, "/linux/rootfsPropagation", path="/", flags=propagation_flags(name))]
 
 
 def plan_readonly(config: Config, found: Namespaces) -> list[Step]:

@@ -1,0 +1,83 @@
+"""linux.rootfsPropagation, and what of a shared host mount crosses (config-linux.md, Rootfs Mount Propagation)."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bundles import Config, Container, mounts
+
+Make = Callable[..., Container]
+Probe = Callable[..., dict[str, Any]]
+WANTED = {"private": "", "slave": "", "shared": "shared:", "unbindable": "unbindable"}
+
+
+@pytest.mark.parametrize("name", [prefix + kind for kind in WANTED for prefix in ("", "r")])
+def test_the_root_has_the_propagation_of_the_config(probe: Probe, name: str) -> None:
+    seen = probe(lambda config: config["linux"].update(rootfsPropagation=name))
+    root = next(mount for mount in mounts(seen["mountinfo"]) if mount["point"] == "/")
+    wanted = WANTED[name.removeprefix("r") if name not in WANTED else name]
+    assert root["optional"].startswith(wanted) if wanted else root["optional"] == ""
+
+
+@pytest.fixture
+def shared(tmp_path: Path) -> Iterator[Path]:
+    """A shared mount with another one in it, in the tests' own mount namespace."""
+    path = tmp_path / "shared"
+    path.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "tmpfs", path], check=True)
+    subprocess.run(["mount", "--make-shared", path], check=True)
+    (path / "sub").mkdir()
+    (path / "free").mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "tmpfs", path / "sub"], check=True)
+    yield path
+    subprocess.run(["umount", "-R", path], check=True)
+
+
+def bind(source: Path, *options: str, propagation: str = "") -> Callable[[Config], None]:
+    def change(config: Config) -> None:
+        config["mounts"].append({"destination": "/data", "source": str(source), "type": "bind", "options": ["rbind", *options]})
+        config["process"]["capabilities"] = {name: ["CAP_SYS_ADMIN"] for name in ("bounding", "permitted", "effective")}
+        if propagation:
+            config["linux"]["rootfsPropagation"] = propagation
+
+    return change
+
+
+def points(path: Path) -> set[str]:
+    return {mount["point"] for mount in mounts() if mount["point"].startswith(str(path))}
+
+
+def test_an_unmount_in_the_container_leaves_the_hosts_mount_alone(container: Make, shared: Path) -> None:
+    before = points(shared)
+    box = container("/bin/sh", "-c", "umount /data/sub && mount -t tmpfs x /data/free", mutate=bind(shared))
+    box.run()
+    assert points(shared) == before
+
+
+def test_a_shared_mount_of_a_shared_root_shows_outside(container: Make, shared: Path) -> None:
+    mutate = bind(shared, "rshared", propagation="rshared")
+    container("/bin/sh", "-c", "mount -t tmpfs x /data/free", mutate=mutate).run()
+    assert str(shared / "free") in points(shared)
+
+
+def test_a_slave_mount_sees_what_the_host_mounts_later(container: Make, shared: Path) -> None:
+    box = container("/bin/probe", "trap", mutate=bind(shared, "rslave"))
+    box.run("--detach")
+    box.wait_output("ready")
+    subprocess.run(["mount", "-t", "tmpfs", "tmpfs", shared / "free"], check=True)
+    assert " /data/free " in box.exec("/bin/cat", "/proc/self/mountinfo").stdout
+    box.delete("--force")
+
+
+def test_a_private_mount_does_not_see_what_the_host_mounts_later(container: Make, shared: Path) -> None:
+    box = container("/bin/probe", "trap", mutate=bind(shared, "rprivate"))
+    box.run("--detach")
+    box.wait_output("ready")
+    subprocess.run(["mount", "-t", "tmpfs", "tmpfs", shared / "free"], check=True)
+    assert " /data/free " not in box.exec("/bin/cat", "/proc/self/mountinfo").stdout
+    box.delete("--force")
