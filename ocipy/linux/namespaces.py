@@ -131,7 +131,7 @@ def apply_open(step: Step) -> int:
     """Opens a namespace by path and makes sure that it is of the type that the config says."""
     path, kind = step.get("path"), step.get("type")
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # it may turn out to be a FIFO
     except OSError as error:
         raise NamespaceError(error.errno or 0, f"join the {kind} namespace {path}", "open", step.origin) from None
     try:
