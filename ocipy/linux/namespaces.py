@@ -142,7 +142,14 @@ def apply_open(step: Step) -> int:
         os.close(fd)
         name = next((name for name, flag in CLONE_FLAGS.items() if flag == found), "")
         raise ConfigError(step.origin, f'"{path}" is not a {kind} namespace' + (f" but a {name} one" if name else ""))
+    if kind == "mount" and _is_ours(fd):
+        os.close(fd)
+        raise ConfigError(step.origin, f'"{path}" is the runtime\'s own: its root would change; leave the entry out to share it')
     return fd
+
+
+def _is_ours(fd: int) -> bool:
+    return os.path.samestat(os.fstat(fd), os.stat("/proc/self/ns/mnt"))
 
 
 def apply_id_maps(step: Step, pid: int) -> None:

@@ -339,3 +339,9 @@ def test_a_user_namespace_that_is_ours_already_is_an_error_of_its_own(container:
     answer = box.create(check=False)
     assert answer.status == 1
     assert "user namespace" in answer.stderr
+
+
+def test_the_runtimes_own_mount_namespace_is_not_pivoted(container: Make) -> None:
+    root = os.stat("/")
+    assert "leave the entry out" in refused(container, "mount", f"/proc/{os.getpid()}/ns/mnt")
+    assert os.path.samestat(os.stat("/"), root)
