@@ -94,6 +94,7 @@ def assemble(config: Config, host: Host, options: Options) -> Assembled:
         *hooks.plan(config, options, "createContainer"),
         *root.plan_pivot(options, found),
         *_plan_stdio(spec_process, found),
+        *mounts.plan_seal(config, options),
         *_plan_names(config),
         *[
             Step(ops.SYSCTL, "/linux/sysctl/" + pointer_escape(name), path="sys/" + sysctl_path(name), value=value)

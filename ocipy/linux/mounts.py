@@ -76,9 +76,8 @@ def source(mount: Mount, options: Options, origin: str) -> str:
 
 
 def plan_make(config: Config, options: Options, host: Host, cgroup_paths: dict[str, str], found: Namespaces) -> list[Step]:
-    """The mounts in the order of the config, then those that had to stay writable until all was in place."""
+    """The mounts in the order of the config."""
     steps: list[Step] = []
-    late: list[Step] = []
     for origin, mount in all_mounts(config, options):
         parsed = parse_options(mount.get("options") or [])
         path = destination(mount)
@@ -90,12 +89,23 @@ def plan_make(config: Config, options: Options, host: Host, cgroup_paths: dict[s
         elif is_bind(mount, parsed):
             steps.append(_bind(mount, options, origin, path, parsed, host))
         else:
-            steps += _filesystem(mount, origin, path, parsed, late)
+            steps += _filesystem(mount, origin, path, parsed)
         if not is_bind(mount, parsed) and not parsed.remount and (parsed.rec_set or parsed.rec_clr):
             flags = ops.MOUNT_FLAGS["RECURSIVE"]
             values = {"attr_set": parsed.rec_set, "attr_clr": parsed.rec_clr, "flags": flags}
             steps.append(Step(ops.REMOUNT, origin + "/options", dest=path, **values))
-    return steps + late
+    return steps
+
+
+def plan_seal(config: Config, options: Options) -> list[Step]:
+    """A read-only tmpfs stays writable until mount points, devices and the console are made in it."""
+    steps = []
+    for origin, mount in all_mounts(config, options):
+        if mount.get("type") == "tmpfs":
+            parsed = parse_options(mount.get("options") or [])
+            if parsed.attr_set & MOUNT_ATTR_RDONLY and not parsed.bind and not parsed.remount:
+                steps.append(Step(ops.REMOUNT, origin + "/options", dest=destination(mount), attr_set=MOUNT_ATTR_RDONLY))
+    return steps
 
 
 def _flags(path: str) -> int:
@@ -118,7 +128,7 @@ def _bind(mount: Mount, options: Options, origin: str, path: str, parsed: MountO
     )  # fmt: skip
 
 
-def _filesystem(mount: Mount, origin: str, path: str, parsed: MountOptions, late: list[Step]) -> list[Step]:
+def _filesystem(mount: Mount, origin: str, path: str, parsed: MountOptions) -> list[Step]:
     kind = mount.get("type") or "none"
     flags = _flags(path)
     if kind in ("proc", "sysfs"):
@@ -126,10 +136,8 @@ def _filesystem(mount: Mount, origin: str, path: str, parsed: MountOptions, late
     if parsed.tmpcopyup:
         flags |= COPY_UP
     attrs = parsed.attr_set
-    if kind == "tmpfs" and attrs & MOUNT_ATTR_RDONLY:
-        # Mount points and devices may still have to be made in it.
-        attrs &= ~MOUNT_ATTR_RDONLY
-        late.append(Step(ops.REMOUNT, origin + "/options", dest=path, attr_set=MOUNT_ATTR_RDONLY))
+    if kind == "tmpfs":
+        attrs &= ~MOUNT_ATTR_RDONLY  # see plan_seal
     common = {"dest": path, "fstype": kind, "source": mount.get("source") or kind, "flags": flags}
     if fs_data_needs_mount2(parsed):
         ms_flags = sum(MS_BITS[name] for name in parsed.sb_flags if name in MS_BITS) | _ms_flags(attrs)
