@@ -10,15 +10,16 @@ long do_set_dumpable(const struct step *step)
 	return SYS(prctl, PR_SET_DUMPABLE, NUMBER(step, SET_DUMPABLE, value));
 }
 
+/* In a user namespace that was joined there may be no such id (EINVAL): then we stay unmapped, with all capabilities. */
 static long become(u64 uid, u64 gid)
 {
 	long error;
 
 	SYS_QUIET(setgroups, 0, NULL); /* refused where the user namespace denies setgroups: the groups stay unmapped */
 	error = SYS(setresgid, gid, gid, gid);
-	if (error == 0)
+	if (error == 0 || error == -EINVAL)
 		error = SYS(setresuid, uid, uid, uid);
-	return error;
+	return error == -EINVAL ? 0 : error;
 }
 
 long do_become(const struct step *step)

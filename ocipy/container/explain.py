@@ -102,6 +102,8 @@ def _advice(step: Step, call: str, errno: int, value: int) -> str:
         return "only procfs may be mounted on /proc, and nothing below it but known files"
     if step.op in (ops.MOUNT, ops.MOUNT_OLD) and errno in (errors.ELOOP, errors.ENOTDIR) and call == "openat2":
         return "the mount point must be a directory, and no symlink"
+    if call in ("mkdirat", "mknodat") and errno in (errors.EACCES, errors.EOVERFLOW) and step.op is not ops.DEVICE:
+        return "does the container's root own the root filesystem, and is it a user that is mapped?"
     if step.op in (ops.ATTACH, ops.BIND) and call == "move_mount" and errno in (errors.EINVAL, errors.ENOTDIR):
         return "a directory can only be mounted on a directory, a file on a file"
     if step.op is ops.CWD and call == "verify":

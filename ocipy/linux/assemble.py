@@ -137,9 +137,8 @@ def assemble_exec(
     ]
     if not found.has("mount"):
         steps += [Step(ops.ROOTFS, tree="rootfs", attach=0), Step(ops.CHROOT)]
-    mapped = "user" in found.joined or namespaces.maps_root(config.get("linux", {}).get("uidMappings") or ())
-    if found.has("user") and mapped:
-        steps.append(Step(ops.BECOME, "/linux/namespaces", uid=0, gid=0))
+    if found.has("user"):
+        steps.append(namespaces.become(config, found))
     steps += [Step(ops.CLONE_INIT), *cgroup_enter, *process.plan_score(spec_process, "")]
     steps += [Step(ops.SETSID), *_plan_keyring(config, options, join=True)]
     steps += _plan_stdio(spec_process, found, mount=False)

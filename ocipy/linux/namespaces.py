@@ -71,7 +71,7 @@ def plan_enter(config: Config, found: Namespaces, host: Host) -> list[Step]:
         origin = found.pointers[next(iter(found.joined))]
         steps.append(Step(ops.JOIN, origin, **slots, uid=root, gid=root))
     if "user" in found.made:
-        steps += _plan_user(config, found.pointers["user"], host)
+        steps += _plan_user(config, found, host)
     flags = sum(CLONE_FLAGS[kind] for kind in found.made if kind not in ("user", "cgroup"))
     if flags:
         steps.append(Step(ops.UNSHARE, "/linux/namespaces", flags=flags))
@@ -87,8 +87,8 @@ def plan_cgroup(found: Namespaces) -> list[Step]:
     return [Step(ops.UNSHARE, found.pointers["cgroup"], flags=CLONE_FLAGS["cgroup"])] if "cgroup" in found.made else []
 
 
-def _plan_user(config: Config, origin: str, host: Host) -> list[Step]:
-    linux = config.get("linux", {})
+def _plan_user(config: Config, found: Namespaces, host: Host) -> list[Step]:
+    linux, origin = config.get("linux", {}), found.pointers["user"]
     uid, gid = linux.get("uidMappings") or [], linux.get("gidMappings") or []
     steps = [Step(ops.UNSHARE, origin, flags=CLONE_FLAGS["user"])]
     # A runtime without privilege, and newuidmap, may only write the maps of a dumpable process.
@@ -98,9 +98,15 @@ def _plan_user(config: Config, origin: str, host: Host) -> list[Step]:
     steps.append(Step(ops.ID_MAPS, "/linux/uidMappings", uid=uid, gid=gid, setgroups=not denies_setgroups(config, host)))
     if rootless:
         steps.append(Step(ops.SET_DUMPABLE, origin, value=0))
-    if maps_root(uid) and maps_root(gid):
-        steps.append(Step(ops.BECOME, origin, uid=0, gid=0))
-    return steps
+    return [*steps, become(config, found)]
+
+
+def become(config: Config, found: Namespaces) -> Step:
+    """To a user that there is in the user namespace. The maps of one that is joined are not ours to know."""
+    linux, uid, gid = config.get("linux", {}), 0, 0
+    if "user" in found.made:
+        uid, gid = first_id(linux["uidMappings"]), first_id(linux["gidMappings"])
+    return Step(ops.BECOME, found.pointers["user"], uid=uid, gid=gid)
 
 
 def denies_setgroups(config: Config, host: Host) -> bool:
@@ -109,14 +115,21 @@ def denies_setgroups(config: Config, host: Host) -> bool:
     return host.uid != 0 and len(gid) == 1 and gid[0]["size"] == 1
 
 
-def maps_root(mappings: Iterable[IDMapping]) -> bool:
-    """Is there a root inside? Without one the process stays unmapped, but has all capabilities until execve."""
-    return any(item["containerID"] == 0 and item["size"] > 0 for item in mappings)
+def first_id(mappings: list[IDMapping]) -> int:
+    """Root, or where none is mapped another id: whoever is not mapped can make no file. The kernel takes no capability away
+    from those who change from one id to another where there is no root."""
+    return 0 if any(item["containerID"] == 0 for item in mappings) else mappings[0]["containerID"]
 
 
 def map_text(mappings: Iterable[IDMapping]) -> bytes:
     """The lines of /proc/PID/uid_map."""
     return "".join(f"{item['containerID']} {item['hostID']} {item['size']}\n" for item in mappings).encode()
+
+
+def _map_shown(mappings: list[IDMapping]) -> str:
+    """For an error: the usual short map, or what the kernel has against a long one."""
+    text = map_text(mappings).decode().strip()
+    return f"{len(mappings)} ranges, {len(text)} bytes: one page is the most" if len(text) > 300 else text.replace("\n", ", ")
 
 
 def host_id(mappings: list[IDMapping], inside: int) -> int:
@@ -164,7 +177,7 @@ def apply_id_maps(step: Step, pid: int) -> None:
             else:
                 _write_proc(pid, name, map_text(mappings))
     except OSError as error:
-        detail = f"the maps are uid {map_text(uid).decode().strip()!r}, gid {map_text(gid).decode().strip()!r}"
+        detail = f"uid {_map_shown(uid)}; gid {_map_shown(gid)}"
         raise NamespaceError(error.errno or 0, "map ids of the user namespace", "write", step.origin, detail) from None
 
 
