@@ -99,6 +99,8 @@ VERBS: dict[str, Verb] = {
         "CONTAINER", 1, 1, "remove what is left of a stopped or never started container",
         (("force", "f", BOOL, None, "kill it first if it runs; an absent container is no error"),),
     ),
+    "pause": Verb("CONTAINER", 1, 1, "freeze every process of a container"),
+    "resume": Verb("CONTAINER", 1, 1, "let the processes of a paused container run again"),
     "list": Verb(
         "", 0, 0, "list the containers",
         (

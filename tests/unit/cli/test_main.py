@@ -222,18 +222,29 @@ def test_standard_output_that_is_closed_is_an_error_without_a_traceback(tmp_path
 BARE = "import sys, os, errno, time, __future__; print(*sys.modules)"  # what every interpreter, and every module of ours, has
 OURS = {"", ".cli", ".cli.main", ".cli.options", ".container", ".container.record", ".container.store", ".errors", ".warning"}
 STATE = OURS | {".container.state"}
+CGROUPS = STATE | {".linux", ".linux.cgroups", ".linux.cgroups.freezer"}
+PAUSE = CGROUPS | {".container.kill", ".container.pause", ".container.signals"}
 KILL = STATE | {".cli.kill", ".container.kill", ".container.signals"}
 ALLOWED = {
     ("state",): STATE | {".cli.state"},
     ("list",): STATE | {".cli.list"},
     ("kill",): KILL,
     ("delete", "--force"): STATE | {".cli.delete", ".container.delete", ".container.kill", ".container.signals"},
+    ("pause",): PAUSE | {".cli.pause"},
+    ("resume",): PAUSE | {".cli.resume"},
 }  # fmt: skip
 STANDARD = {
     ("state",): {"_json", "fcntl", "_struct"},
     ("list",): {"_json", "fcntl", "_struct", "pwd"},
     ("kill",): {"_json"},
     ("delete", "--force"): {"_json", "fcntl", "select"},
+    ("pause",): {"_json", "fcntl", "_struct"},
+    ("resume",): {"_json"},
+}
+# Files of a cgroup, where the verb takes one.
+FILES: dict[tuple[str, ...], dict[str, str]] = {
+    ("pause",): {"freezer.self_freezing": "0", "freezer.state": "THAWED"},
+    ("resume",): {"freezer.self_freezing": "1", "freezer.state": "FROZEN"},
 }
 
 
@@ -242,6 +253,11 @@ def test_a_verb_loads_these_modules_and_no_other(tmp_path: Path, verb: tuple[str
     with subprocess.Popen(["sleep", "300"]) as init:
         record = container(tmp_path)
         record.pid, record.start_time, record.boot_id = init.pid, start_time(init.pid), boot_id()
+        if verb in FILES:
+            record.cgroup_paths = {"freezer": str(tmp_path / "cgroup")}
+            (tmp_path / "cgroup").mkdir()
+            for name, text in FILES[verb].items():
+                (tmp_path / "cgroup" / name).write_text(text)
         entry = Store(str(tmp_path)).open("a")
         entry.write(record)
         (tmp_path / "a/init.lock").touch()

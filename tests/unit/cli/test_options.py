@@ -77,6 +77,8 @@ def test_global_flags_come_before_the_command() -> None:
         "kill ID SIGKILL",
         "kill -a ID 15",
         "delete --force ID",
+        "--root /r --log /b/log.json --log-format json pause ID",
+        "resume ID",
         "features",
         "--rootless true state ID",
         "create --pidfd-socket /s ID",
