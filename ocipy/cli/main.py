@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 
@@ -61,6 +62,8 @@ def _fail(error: BaseException, invocation: Invocation) -> int:
         return error.code if isinstance(error.code, int) else 1
     from ocipy.cli.log import report
 
+    if getattr(error, "errno", 0) == errno.ENOSYS:
+        error = _too_old(error)
     trace = ""
     if not isinstance(error, OcipyError):
         if invocation.flags.get("debug"):
@@ -72,6 +75,17 @@ def _fail(error: BaseException, invocation: Invocation) -> int:
     if invocation.verb == "exec" and not isinstance(error, UsageError):
         return EXEC_FAILURE
     return error.exit_code if isinstance(error, OcipyError) else 1
+
+
+def _too_old(error: BaseException) -> BaseException:
+    """A system call that the kernel does not know is explained by the kernel's age, where that is why."""
+    from ocipy.linux.host import check_kernel
+
+    try:
+        check_kernel()
+    except OcipyError as explained:
+        return explained
+    return error
 
 
 def _in_words(error: BaseException) -> BaseException:

@@ -13,15 +13,15 @@ OLDEST_KERNEL = (5, 12)  # mount_setattr; docs/kernel-features.md has the rest
 
 class Host:
     """``uid``: effective; ``whole_user_namespace``: we are in the host's own, where device nodes can be made; ``apparmor``:
-    the AppArmor LSM is on; ``cgroup``: hierarchies; ``bits``: 32 or 64."""
+    the AppArmor LSM is on, ``selinux`` likewise; ``cgroup``: hierarchies."""
 
-    __slots__ = ("apparmor", "bits", "cgroup", "uid", "whole_user_namespace")
+    __slots__ = ("apparmor", "cgroup", "selinux", "uid", "whole_user_namespace")
 
     def __init__(
-        self, uid: int, cgroup: CgroupHost, *, whole_user_namespace: bool = True, apparmor: bool = False, bits: int = 64
+        self, uid: int, cgroup: CgroupHost, *, whole_user_namespace: bool = True, apparmor: bool = False, selinux: bool = False
     ) -> None:
         self.uid, self.cgroup, self.whole_user_namespace = uid, cgroup, whole_user_namespace
-        self.apparmor, self.bits = apparmor, bits
+        self.apparmor, self.selinux = apparmor, selinux
 
 
 def read_host() -> Host:
@@ -33,6 +33,7 @@ def read_host() -> Host:
         read_cgroup_host(),
         whole_user_namespace=_read("/proc/self/uid_map").split() == ["0", "0", "4294967295"],
         apparmor=_read("/sys/module/apparmor/parameters/enabled").startswith("Y"),
+        selinux=os.path.exists("/sys/fs/selinux/enforce"),
     )
 
 

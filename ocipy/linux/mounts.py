@@ -26,6 +26,8 @@ MOUNT_ATTR_RDONLY = 1
 # Their superblock is shared or in memory: "ro" is for the mount alone, so that it does not seal what others use.
 NO_DEVICE = frozenset(("proc", "sysfs", "tmpfs", "ramfs", "devpts", "mqueue", "cgroup", "cgroup2", "devtmpfs"))
 MS_BITS = {"sync": 1 << 4, "mand": 1 << 6, "dirsync": 1 << 7, "silent": 1 << 15, "iversion": 1 << 23, "lazytime": 1 << 25}
+# Filesystems whose files have labels of their own.
+UNLABELLED = frozenset(("proc", "sysfs", "mqueue", "cgroup", "cgroup2"))
 # mount_setattr's bits as mount(2) has them; the atime field is a number, not bits.
 MS_OF_ATTR = ((1, 1), (2, 2), (4, 4), (8, 8), (0x80, 1 << 11), (0x200000, 1 << 8))
 MS_ATIME = {0x00: 1 << 21, 0x10: 1 << 10, 0x20: 1 << 24}
@@ -89,6 +91,8 @@ def plan_make(config: Config, options: Options, host: Host, cgroup_paths: dict[s
         elif is_bind(mount, parsed):
             steps.append(_bind(mount, options, origin, path, parsed, host))
         else:
+            if host.selinux and mount.get("type") not in UNLABELLED:
+                parsed.data += label(config)
             steps += _filesystem(mount, origin, path, parsed)
         if not is_bind(mount, parsed) and not parsed.remount and (parsed.rec_set or parsed.rec_clr):
             flags = ops.MOUNT_FLAGS["RECURSIVE"]
@@ -106,6 +110,12 @@ def plan_seal(config: Config, options: Options) -> list[Step]:
             if parsed.attr_set & MOUNT_ATTR_RDONLY and not parsed.bind and not parsed.remount:
                 steps.append(Step(ops.REMOUNT, origin + "/options", dest=destination(mount), attr_set=MOUNT_ATTR_RDONLY))
     return steps
+
+
+def label(config: Config) -> list[str]:
+    """linux.mountLabel as an option of SELinux; the kernel knows it only where that is enabled."""
+    name = config.get("linux", {}).get("mountLabel")
+    return [f"context={name}"] if name else []
 
 
 def _flags(path: str) -> int:

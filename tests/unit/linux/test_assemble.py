@@ -190,3 +190,31 @@ def test_syncs_are_few() -> None:
     """Each costs two context switches."""
     steps = plan_of(minimal)
     assert sum(step.op is ops.SYNC for _, step in with_syncs(steps)) == len(blocks(steps)) - 1 <= 3
+
+
+def test_mount_label_is_an_option_only_where_selinux_is_and_a_warning_elsewhere() -> None:
+    config = rich()
+    config["linux"]["mountLabel"] = "system_u:object_r:svirt_sandbox_file_t:s0:c1,c2"
+    parsed = parse_config(json.dumps(config).encode(), "config.json")
+    labelled = host()
+    labelled.selinux = True
+    found = {
+        step.get("fstype"): any(option.startswith("context=") for option in step.get("options"))
+        for step in assemble(parsed, labelled, Options("box", "/bundle")).steps
+        if step.op is ops.MOUNT
+    }
+    assert found == {"proc": False, "tmpfs": True, "devpts": True}
+    without = assemble(parsed, host(), Options("box", "/bundle"))
+    assert any("mountLabel" in warning for warning in without.warnings)
+    assert not any("context=" in str(step.get("options")) for step in without.steps)
+
+
+def test_an_old_kernel_is_said_to_be_old(monkeypatch: pytest.MonkeyPatch) -> None:
+    from ocipy.errors import OcipyError
+    from ocipy.linux.host import check_kernel
+
+    check_kernel()
+    real = os.uname()
+    monkeypatch.setattr(os, "uname", lambda: os.uname_result((real[0], real[1], "5.4.0-1-amd64", real[3], real[4])))
+    with pytest.raises(OcipyError, match=r"this kernel \(5.4.0-1-amd64\) is too old: ocipy needs Linux 5.12 or newer"):
+        check_kernel()
