@@ -1,7 +1,7 @@
 """The command line as a table, and the parser of Go-style flags that reads it.
 
 ``--name value``, ``--name=value``, ``-n value``, ``-n=value``, one dash or two before either name, booleans alone or as
-``--name=false``; flags and arguments may be mixed up to ``--``, except for ``exec``, where the first argument ends ocipy's flags.
+``--name=false``; flags and arguments may be mixed up to ``--``, except for ``exec`` and ``ps``, where the first argument ends them.
 Callers read some of the messages: "flag needs an argument" and "flag provided but not defined".
 """
 
@@ -107,6 +107,11 @@ VERBS: dict[str, Verb] = {
             ("format", "f", TEXT, "table", "table or json"),
             ("quiet", "q", BOOL, None, "only the ids"),
         ),
+    ),
+    "ps": Verb(
+        "CONTAINER [OPTION...]", 1, None, "list the processes of a container; options are those of the program ps (default: -ef)",
+        (("format", "f", TEXT, "table", "table or json"),),
+        mixed=False,
     ),
     "spec": Verb(
         "", 0, 0, "write a config.json to begin with",

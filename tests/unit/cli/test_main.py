@@ -218,6 +218,16 @@ def test_standard_output_that_is_closed_is_an_error_without_a_traceback(tmp_path
     assert (done.returncode, done.stderr) == (1, "ocipy: no space left on device\n")
 
 
+def test_a_host_without_ps_is_one_line(tmp_path: Path) -> None:
+    record = container(tmp_path)
+    record.cgroup_paths = {"freezer": str(tmp_path / "cgroup")}
+    Store(str(tmp_path)).open("a").write(record)
+    program = "import os; os.environ['PATH'] = '/nowhere'; " + PROGRAM
+    done = run("--root", tmp_path, "ps", "a", program=program)
+    line = "ocipy: cannot execute ps: no such file or directory; install it (procps), or use --format json\n"
+    assert (done.returncode, done.stdout, done.stderr) == (1, "", line)
+
+
 # Start-up is the performance problem: every module that a verb loads is named here, and one more is a decision.
 BARE = "import sys, os, errno, time, __future__; print(*sys.modules)"  # what every interpreter, and every module of ours, has
 OURS = {"", ".cli", ".cli.main", ".cli.options", ".container", ".container.record", ".container.store", ".errors", ".warning"}
@@ -232,6 +242,7 @@ ALLOWED = {
     ("delete", "--force"): STATE | {".cli.delete", ".container.delete", ".container.kill", ".container.signals"},
     ("pause",): PAUSE | {".cli.pause"},
     ("resume",): PAUSE | {".cli.resume"},
+    ("ps", "--format", "json"): CGROUPS - {".container.state"} | {".cli.ps", ".linux.cgroups.members"},
 }  # fmt: skip
 STANDARD = {
     ("state",): {"_json", "fcntl", "_struct"},
@@ -240,11 +251,13 @@ STANDARD = {
     ("delete", "--force"): {"_json", "fcntl", "select"},
     ("pause",): {"_json", "fcntl", "_struct"},
     ("resume",): {"_json"},
+    ("ps", "--format", "json"): {"_json"},
 }
 # Files of a cgroup, where the verb takes one.
 FILES: dict[tuple[str, ...], dict[str, str]] = {
     ("pause",): {"freezer.self_freezing": "0", "freezer.state": "THAWED"},
     ("resume",): {"freezer.self_freezing": "1", "freezer.state": "FROZEN"},
+    ("ps", "--format", "json"): {"cgroup.procs": "7\n"},
 }
 
 

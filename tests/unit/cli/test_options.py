@@ -79,6 +79,8 @@ def test_global_flags_come_before_the_command() -> None:
         "delete --force ID",
         "--root /r --log /b/log.json --log-format json pause ID",
         "resume ID",
+        "--root /r --log-format json ps --format json ID",
+        "ps --format table ID -o pid,comm",
         "features",
         "--rootless true state ID",
         "create --pidfd-socket /s ID",
