@@ -37,16 +37,20 @@ static long follow(struct walk *walk, int parent, const char *name)
 		return size;
 	if (++walk->links > 40)
 		return -ELOOP;
-	if ((size_t)size + 1 + left >= sizeof(walk->rest))
+	u32 wanted = (u32)size + 1;
+	if (wanted + left >= sizeof(walk->rest))
 		return -ENAMETOOLONG;
-	target[size] = 0;
 	if (target[0] == '/')
 		walk->done_size = 0, walk->done[0] = 0;
-	for (size_t i = left + 1; i-- > 0;) /* overlapping, from the end */
-		walk->rest[(size_t)size + 1 + i] = walk->rest[walk->at + i];
-	memcpy(walk->rest, target, (size_t)size);
-	walk->rest[size] = '/';
-	walk->at = 0;
+	if (wanted > walk->at) { /* make room: to the right, so from the end */
+		u32 shift = wanted - walk->at;
+		for (size_t i = left + 1; i-- > 0;)
+			walk->rest[walk->at + shift + i] = walk->rest[walk->at + i];
+		walk->at = wanted;
+	}
+	walk->at -= wanted;
+	memcpy(walk->rest + walk->at, target, (size_t)size);
+	walk->rest[walk->at + (u32)size] = '/';
 	return 0;
 }
 

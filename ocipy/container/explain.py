@@ -104,8 +104,10 @@ def _advice(step: Step, call: str, errno: int, value: int) -> str:
         return "the mount point must be a directory, and no symlink"
     if call in ("mkdirat", "mknodat") and errno in (errors.EACCES, errors.EOVERFLOW) and step.op is not ops.DEVICE:
         return "does the container's root own the root filesystem, and is it a user that is mapped?"
-    if step.op in (ops.ATTACH, ops.BIND) and call == "move_mount" and errno in (errors.EINVAL, errors.ENOTDIR):
+    if step.op in (ops.MOUNT, ops.ATTACH, ops.BIND) and call == "move_mount" and errno in (errors.EINVAL, errors.ENOTDIR):
         return "a directory can only be mounted on a directory, a file on a file"
+    if step.op is ops.REMOUNT and errno == errors.EINVAL:
+        return "nothing is mounted there"
     if step.op is ops.CWD and call == "verify":
         return "the directory lies outside the container's root"
     if step.op is ops.USER and errno == errors.EINVAL:
