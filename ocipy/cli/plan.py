@@ -14,6 +14,7 @@ def run(invocation: Invocation) -> int:
     """Print the plan for this host, as text or as a JSON list with one object per step."""
     import os
 
+    from ocipy.cli.create import cgroup_manager
     from ocipy.config.load import load_config
     from ocipy.linux.assemble import Options, assemble
     from ocipy.linux.host import read_host
@@ -29,7 +30,7 @@ def run(invocation: Invocation) -> int:
     config, _ = load_config(bundle)
     options = Options(os.path.basename(bundle) or "container", bundle)
     options.no_pivot, options.no_new_keyring = invocation["no-pivot"], invocation["no-new-keyring"]
-    options.preserve_fds = invocation["preserve-fds"]
+    options.preserve_fds, options.cgroup_manager = invocation["preserve-fds"], cgroup_manager(invocation)
     assembled = assemble(config, read_host(), options)
     for text in assembled.warnings:
         warn(text)

@@ -108,3 +108,10 @@ def test_a_bundle_that_is_none_is_one_line(tmp_path: Path) -> None:
     assert (done.returncode, done.stderr) == (1, "ocipy: the bundle is given twice: as an argument and with --bundle\n")
     done = run("plan", tmp_path, "--format", "yaml")
     assert (done.returncode, done.stderr) == (1, "ocipy: invalid format option: yaml (text or json)\n")
+
+
+def test_it_is_the_plan_of_the_cgroup_manager_that_create_would_have(bundle: Path) -> None:
+    done = run("--cgroup-manager", "disabled", "plan", bundle)
+    assert done.returncode == 0
+    assert "make the cgroup" not in done.stdout
+    assert "linux.resources is ignored" in done.stderr
