@@ -138,15 +138,42 @@ long do_console(const struct step *step)
 	return error < 0 ? error : 0;
 }
 
-/* So that the user can open /dev/stdout again. Not for /dev/null, nor where the host does not let us. */
+/* The container's /dev/null, -1 where it has none. Looked at before it is opened: an image can put anything there. */
+static int open_null(void)
+{
+	static const u64 flags[] = {O_PATH, O_RDWR | O_NONBLOCK | O_NOCTTY};
+	struct statx info;
+	int fd = -1;
+
+	for (u32 i = 0; i < ARRAY_SIZE(flags); i++) {
+		close_fd(fd);
+		fd = open_in_root("/dev/null", flags[i], RESOLVE_NO_SYMLINKS);
+		if (fd >= 0 && stat_fd(fd, &info) == 0 && is_null(&info))
+			continue;
+		close_fd(fd);
+		return -1;
+	}
+	return fd;
+}
+
+/* Stdio belongs to the user, who may want to open /dev/stdout again; not where the host does not let us. The host's /dev/null stays
+ * outside: whoever has it open may change its mode, if he is root. */
 long do_stdio_owner(const struct step *step)
 {
 	struct statx info;
 
 	for (int fd = 0; fd <= 2; fd++) {
-		if (stat_fd(fd, &info) < 0 || info.stx_uid == NUMBER(step, STDIO_OWNER, uid))
+		if (stat_fd(fd, &info) < 0)
 			continue;
-		if (file_type(&info) == S_IFCHR && info.stx_rdev_major == 1 && info.stx_rdev_minor == 3)
+		if (is_null(&info)) {
+			int null = open_null();
+			long replaced = null < 0 ? 0 : SYS(dup3, null, fd, 0);
+			close_fd(null);
+			if (replaced < 0)
+				return replaced;
+			continue;
+		}
+		if (info.stx_uid == NUMBER(step, STDIO_OWNER, uid))
 			continue;
 		long error = SYS(fchown, fd, NUMBER(step, STDIO_OWNER, uid), -1);
 		if (error < 0 && error != -EPERM && error != -EINVAL && error != -EROFS)

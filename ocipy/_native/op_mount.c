@@ -257,9 +257,11 @@ static long mask_file(const struct step *step, int over)
 	long error = stat_fd(null, &info);
 	if (error < 0)
 		return error;
-	if (file_type(&info) != S_IFCHR || info.stx_rdev_major != 1 || info.stx_rdev_minor != 3)
+	if (!is_null(&info))
 		return now = CALL_verify, -ENODEV;
-	return mask_with(&self.masked_file, null, over);
+	/* It is the host's node: through a mount for writing, root inside could change its mode and its owner. */
+	error = set_attributes(null, MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NOEXEC, 0, 0, 0);
+	return error < 0 ? error : mask_with(&self.masked_file, null, over);
 }
 
 long do_mask_path(const struct step *step)

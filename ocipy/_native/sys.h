@@ -110,4 +110,10 @@ static inline long file_type(const struct statx *info)
 	return info->stx_mode & S_IFMT;
 }
 
+/* /dev/null, by what it is. */
+static inline int is_null(const struct statx *info)
+{
+	return file_type(info) == S_IFCHR && info->stx_rdev_major == 1 && info->stx_rdev_minor == 3;
+}
+
 #endif
