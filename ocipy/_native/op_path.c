@@ -6,14 +6,15 @@
 
 #define O_PATH_DIRECTORY (O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC)
 
+#define TRIES 128 /* of a path with "..", while anybody on the machine renames: two or three are enough by chance */
+
 int open_in_root(const char *path, u64 flags, u64 resolve)
 {
 	struct open_how how = {.flags = flags | O_CLOEXEC, .resolve = RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS | resolve};
-	long fd;
+	long fd = -EAGAIN;
 
-	do {
+	for (int try = 0; try < TRIES && (fd == -EAGAIN || fd == -EINTR); try++)
 		fd = SYS(openat2, self.root, path, &how, sizeof(how));
-	} while (fd == -EAGAIN || fd == -EINTR); /* EAGAIN: somebody renames meanwhile */
 	return (int)fd;
 }
 

@@ -81,22 +81,37 @@ static void set_home(const char *home, size_t size)
 	self.home_size = 5 + size;
 }
 
+#define PASSWD_LIMIT (4 << 20)
+
+/* An image may put a link to /dev/zero there, or a file of exabytes: what has no end is not read. */
+static int open_passwd(void)
+{
+	struct statx info;
+	int fd = open_in_root("/etc/passwd", O_RDONLY | O_NONBLOCK, 0);
+
+	if (fd >= 0 && stat_fd(fd, &info) == 0 && file_type(&info) == S_IFREG && info.stx_size <= PASSWD_LIMIT)
+		return fd;
+	close_fd(fd);
+	return -1;
+}
+
 /* HOME, where the config has none: from the container's own passwd, "/" if it has no such user. */
 long do_home(const struct step *step)
 {
 	char buffer[2048];
-	size_t held = 0;
+	size_t held = 0, all = 0;
 	const char *home;
 	size_t home_size;
-	int fd = open_in_root("/etc/passwd", O_RDONLY | O_NONBLOCK, 0);
+	int fd = open_passwd();
 	long got;
 
 	set_home("/", 1);
 	if (fd < 0)
 		return 0;
-	while ((got = SYS_QUIET(read, fd, buffer + held, sizeof(buffer) - held)) > 0) {
+	while (all < PASSWD_LIMIT && (got = SYS_QUIET(read, fd, buffer + held, sizeof(buffer) - held)) > 0) {
 		size_t line = 0;
 		held += (size_t)got;
+		all += (size_t)got;
 		for (size_t i = 0; i < held; i++) {
 			if (buffer[i] != '\n')
 				continue;
