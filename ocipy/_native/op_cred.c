@@ -80,6 +80,7 @@ long do_user(const struct step *step)
 		error = SYS(setresuid, uid, uid, uid);
 	if (error == 0)
 		error = SYS(prctl, PR_SET_KEEPCAPS, 0, 0, 0, 0);
+	SYS_QUIET(prctl, PR_SET_DUMPABLE, 0); /* a new uid resets it to fs.suid_dumpable, which may be 1 */
 	return error;
 }
 

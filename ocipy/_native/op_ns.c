@@ -19,6 +19,7 @@ static long become(u64 uid, u64 gid)
 	error = SYS(setresgid, gid, gid, gid);
 	if (error == 0 || error == -EINVAL)
 		error = SYS(setresuid, uid, uid, uid);
+	SYS_QUIET(prctl, PR_SET_DUMPABLE, 0); /* a new uid resets it to fs.suid_dumpable, which may be 1 */
 	return error == -EINVAL ? 0 : error;
 }
 
