@@ -40,6 +40,11 @@ def check(config: Config) -> None:
             raise ConfigError(pointer, f"{name} needs a {needed} namespace, or it would be the host's that changes")
 
 
+def namespace_of(name: str) -> str:
+    """The type of namespace that a parameter belongs to."""
+    return _namespace(sysctl_path(name).split("/"))
+
+
 def _namespace(parts: list[str]) -> str:
     """The type of namespace that owns the parameter; "" for the host's, and for those that have a property of their own."""
     if parts[0] == "net":

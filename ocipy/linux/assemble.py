@@ -63,7 +63,7 @@ def assemble(config: Config, host: Host, options: Options) -> Assembled:
     steps = [
         *cgroup.make,
         *cgroup.open,
-        *namespaces.plan_open(found),
+        *namespaces.plan_open(config, found),
         Step(ops.LISTEN, slot="listener"),
         Step(ops.OPEN_LOCK, slot="lock"),
         # All that needs the host's view is opened here and inherited; init gets no path of the host.
@@ -154,7 +154,8 @@ def _plan_program(
     """From the labels to execve.
 
     The filter goes last, so that it need allow no more than the program does. Without noNewPrivileges that takes CAP_SYS_ADMIN,
-    which init keeps until then; the bounding set is without it already. Only a listener must exist before "created".
+    which init keeps until then; the bounding set is without it already. Two things come after the filter: "created" where there is
+    a listener, and hooks of the container where init would hold more than they may have: they could trace it.
     """
     filter_step = _plan_seccomp(config)
     new_privileges = not spec_process.get("noNewPrivileges")
@@ -172,17 +173,20 @@ def _plan_program(
     if final and not waits:
         steps.append(Step(ops.CPU_AFFINITY, origin + "/execCPUAffinity/final", cpus=final))
     steps += process.plan_user(spec_process, origin, keep=keep, set_groups=set_groups)
-    if filter_step is not None and listens:
-        steps.append(filter_step)
+    filters = [filter_step] if filter_step is not None else []
+    if keep:
+        filters.append(process.final_capabilities(spec_process, origin))
+    if listens:
+        steps += filters
     if waits:
         # The lock first: without it, a record that says "created" would read as running.
         steps += [Step(ops.LOCK, lock="lock"), Step(ops.WRITE_STATE, status="created"), Step(ops.READY)]
         steps.append(Step(ops.WAIT_START, listener="listener"))
-        steps += hooks.plan(config, options, "startContainer")
-    if filter_step is not None and not listens:
-        steps.append(filter_step)
-    if keep:
-        steps.append(process.final_capabilities(spec_process, origin))
+    inside = hooks.plan(config, options, "startContainer") if waits else []
+    if listens:
+        steps += inside
+    else:
+        steps += filters + inside if keep else inside + filters
     return steps + process.plan_exec(spec_process, origin, options.extra_env)
 
 

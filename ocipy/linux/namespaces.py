@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 
+from ocipy.config.sysctl import namespace_of
 from ocipy.errors import ConfigError, NamespaceError
 from ocipy.linux import sys
 from ocipy.plan import ops
@@ -53,12 +54,28 @@ class Namespaces:
         return kind in self.pointers
 
 
-def plan_open(found: Namespaces) -> list[Step]:
+def plan_open(config: Config, found: Namespaces) -> list[Step]:
     """The runtime opens what is joined by path, before anything is made."""
-    return [
-        Step(ops.OPEN_NAMESPACE, found.pointers[kind] + "/path", slot=f"namespace:{kind}", path=path, type=kind)
-        for kind, path in found.joined.items()
-    ]
+    steps = []
+    for kind, path in found.joined.items():
+        values = {"slot": f"namespace:{kind}", "path": path, "type": kind}
+        changed = _changed(config, kind)
+        if changed:
+            values["changed"] = changed
+        steps.append(Step(ops.OPEN_NAMESPACE, found.pointers[kind] + "/path", **values))
+    return steps
+
+
+def _changed(config: Config, kind: str) -> str:
+    """JSON pointer of a property that changes something in a namespace of this type: it must not be the host's. "" for none."""
+    if kind == "uts":
+        for name in ("hostname", "domainname"):
+            if config.get(name):
+                return "/" + name
+    for name in config.get("linux", {}).get("sysctl") or ():
+        if namespace_of(name) == kind:
+            return "/linux/sysctl/" + name.replace("~", "~0").replace("/", "~1")
+    return ""
 
 
 def plan_enter(config: Config, found: Namespaces, host: Host) -> list[Step]:
@@ -155,14 +172,13 @@ def apply_open(step: Step) -> int:
         os.close(fd)
         name = next((name for name, flag in CLONE_FLAGS.items() if flag == found), "")
         raise ConfigError(step.origin, f'"{path}" is not a {kind} namespace' + (f" but a {name} one" if name else ""))
-    if kind == "mount" and _is_ours(fd):
+    changed = "/root" if kind == "mount" else step.values.get("changed")
+    if changed and os.path.samestat(os.fstat(fd), os.stat(f"/proc/self/ns/{PROC_NAMES.get(kind, kind)}")):
         os.close(fd)
-        raise ConfigError(step.origin, f'"{path}" is the runtime\'s own: its root would change; leave the entry out to share it')
+        raise ConfigError(
+            step.origin, f'"{path}" is the runtime\'s own: {changed} would change it; leave the entry out to share it'
+        )
     return fd
-
-
-def _is_ours(fd: int) -> bool:
-    return os.path.samestat(os.fstat(fd), os.stat("/proc/self/ns/mnt"))
 
 
 def apply_id_maps(step: Step, pid: int) -> None:
@@ -170,23 +186,15 @@ def apply_id_maps(step: Step, pid: int) -> None:
     uid, gid = step.get("uid"), step.get("gid")
     try:
         if not step.get("setgroups"):
-            _write_proc(pid, "setgroups", b"deny")
+            sys.write_proc(f"{pid}/setgroups", b"deny")
         for name, mappings in (("gid_map", gid), ("uid_map", uid)):
             if os.geteuid() != 0 and (len(mappings) > 1 or mappings[0]["size"] > 1):
                 _run_mapper("new" + name.replace("_", ""), pid, mappings)
             else:
-                _write_proc(pid, name, map_text(mappings))
+                sys.write_proc(f"{pid}/{name}", map_text(mappings))
     except OSError as error:
         detail = f"uid {_map_shown(uid)}; gid {_map_shown(gid)}"
         raise NamespaceError(error.errno or 0, "map ids of the user namespace", "write", step.origin, detail) from None
-
-
-def _write_proc(pid: int, name: str, data: bytes) -> None:
-    fd = os.open(f"/proc/{pid}/{name}", os.O_WRONLY | os.O_CLOEXEC)
-    try:
-        os.write(fd, data)
-    finally:
-        os.close(fd)
 
 
 def _run_mapper(program: str, pid: int, mappings: list[IDMapping]) -> None:
@@ -207,6 +215,6 @@ def apply_time_offsets(step: Step, pid: int) -> None:
         f"{clock} {offset.get('secs', 0)} {offset.get('nanosecs', 0)}\n" for clock, offset in step.get("offsets").items()
     )
     try:
-        _write_proc(pid, "timens_offsets", text.encode())
+        sys.write_proc(f"{pid}/timens_offsets", text.encode())
     except OSError as error:
         raise NamespaceError(error.errno or 0, f"set time offsets {text.strip()!r}", "write", step.origin) from None

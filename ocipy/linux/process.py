@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-
 from ocipy.config.capabilities import capability_mask
 from ocipy.config.rlimits import RESOURCES
 from ocipy.errors import CapabilityError, StepError
@@ -144,11 +142,7 @@ def plan_home(process: Process, origin: str) -> list[Step]:
 def apply_oom_score_adj(step: Step, pid: int) -> None:
     """Writes /proc/PID/oom_score_adj; without privilege the kernel refuses a value below our own."""
     try:
-        fd = os.open(f"/proc/{pid}/oom_score_adj", os.O_WRONLY | os.O_CLOEXEC)
-        try:
-            os.write(fd, str(step.get("value")).encode())
-        finally:
-            os.close(fd)
+        sys.write_proc(f"{pid}/oom_score_adj", str(step.get("value")).encode())
     except OSError as error:
         raise StepError(error.errno or 0, f"set oom_score_adj to {step.get('value')}", "write", step.origin) from None
 

@@ -325,6 +325,19 @@ def _host_proc() -> int:
     return os.open("/proc", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
 
 
+def write_proc(path: str, data: bytes) -> None:
+    """Write a file of /proc ("1/uid_map"), which must be a procfs; what is mounted on the file and magic links are not followed."""
+    proc = _checked_proc(_host_proc())
+    try:
+        fd = openat2(proc, path, os.O_WRONLY, RESOLVE_BENEATH | RESOLVE_NO_XDEV | RESOLVE_NO_MAGICLINKS)
+    finally:
+        os.close(proc)
+    try:
+        os.write(fd, data)
+    finally:
+        os.close(fd)
+
+
 def _checked_proc(fd: int) -> int:
     if lib.shim_is_procfs_root(fd) == 1:
         return fd

@@ -101,7 +101,7 @@ OPEN_TREE = _op(
     "OPEN_TREE", RUNTIME, "slot:* source:* dest:* recursive:* attr_set:* attr_clr:* rec_set:* rec_clr:* slave:* idmap:*"
 )
 OPEN_DEVICE = _op("OPEN_DEVICE", RUNTIME, "slot:* path:* type:* major:* minor:*")
-OPEN_NAMESPACE = _op("OPEN_NAMESPACE", RUNTIME, "slot:* path:* type:*")
+OPEN_NAMESPACE = _op("OPEN_NAMESPACE", RUNTIME, "slot:* path:* type:* changed:*")
 OPEN_ROOTFS = _op("OPEN_ROOTFS", RUNTIME, "slot:* path:* attach:*")
 OPEN_PIDFD = _op("OPEN_PIDFD", RUNTIME, "slot:* pid:*")
 LISTEN = _op("LISTEN", RUNTIME, "slot:*")
