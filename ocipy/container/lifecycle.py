@@ -149,7 +149,9 @@ def write_pid_file(path: str, pid: int) -> None:
     directory, name = os.path.split(path)
     temporary = os.path.join(directory, f".{name}.{os.getpid()}")
     try:
-        fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
+        if os.path.lexists(temporary):
+            os.unlink(temporary)  # of a killed command with our pid, or somebody's link to a file of ours
+        fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
         try:
             os.write(fd, b"%d" % pid)
         finally:

@@ -10,7 +10,7 @@ import os
 
 from ocipy import warning
 from ocipy.container.reports import ACK, CONSOLE, ERROR, EXECUTING, LISTENER, PID, READY, REPORT, SYNC, WARNING, message
-from ocipy.errors import OcipyError, StepError
+from ocipy.errors import OcipyError, StepError, UsageError
 from ocipy.linux import sys
 from ocipy.plan import ops
 from ocipy.plan.encode import blocks, encode
@@ -139,6 +139,9 @@ class Session:
         sys.check_plan(buffer)
         plan_fd = sys.sealed_memfd("ocipy-plan", buffer)
         first = 3 + step.get("preserve_fds")
+        for fd in range(3, first):
+            if not os.get_inheritable(fd):  # all that we have opened ourselves
+                raise UsageError(f"--preserve-fds: descriptor {fd} is not the caller's")
         argv = [b"ocipy:init", b"%d" % theirs, b"%d" % plan_fd, b"%d" % first]
         unified = self.slots.get("cgroup2", -1)
         keep = [theirs, plan_fd, *(fd for fd in self.slots.values() if fd != unified), *range(3, first)]
