@@ -233,6 +233,11 @@ BARE = "import sys, os, errno, time, __future__; print(*sys.modules)"  # what ev
 OURS = {"", ".cli", ".cli.main", ".cli.options", ".container", ".container.record", ".container.store", ".errors", ".warning"}
 STATE = OURS | {".container.state"}
 CGROUPS = STATE | {".linux", ".linux.cgroups", ".linux.cgroups.freezer"}
+PLAN = {
+    ".config", ".config._compiled", ".config.cgroups", ".config.check", ".config.load", ".config.paths", ".config.root",
+    ".config.version", ".linux.cgroups.apply", ".linux.cgroups.device_rules", ".linux.cgroups.plan", ".linux.cgroups.v1", ".plan",
+    ".plan.ops", ".plan.reports", ".plan.step",
+}  # fmt: skip
 PAUSE = CGROUPS | {".container.kill", ".container.pause", ".container.signals"}
 KILL = STATE | {".cli.kill", ".container.kill", ".container.signals"}
 ALLOWED = {
@@ -242,6 +247,7 @@ ALLOWED = {
     ("delete", "--force"): STATE | {".cli.delete", ".container.delete", ".container.kill", ".container.signals"},
     ("pause",): PAUSE | {".cli.pause"},
     ("resume",): PAUSE | {".cli.resume"},
+    ("update", "--pids-limit", "5"): CGROUPS | PLAN | {".cli.update", ".container.update", ".linux.cgroups.update"},
     ("ps", "--format", "json"): CGROUPS - {".container.state"} | {".cli.ps", ".linux.cgroups.members"},
 }  # fmt: skip
 STANDARD = {
@@ -252,12 +258,14 @@ STANDARD = {
     ("pause",): {"_json", "fcntl", "_struct"},
     ("resume",): {"_json"},
     ("ps", "--format", "json"): {"_json"},
+    ("update", "--pids-limit", "5"): {"_json", "fcntl", "_struct"},
 }
 # Files of a cgroup, where the verb takes one.
 FILES: dict[tuple[str, ...], dict[str, str]] = {
     ("pause",): {"freezer.self_freezing": "0", "freezer.state": "THAWED"},
     ("resume",): {"freezer.self_freezing": "1", "freezer.state": "FROZEN"},
     ("ps", "--format", "json"): {"cgroup.procs": "7\n"},
+    ("update", "--pids-limit", "5"): {"freezer.self_freezing": "0", "pids.max": "max"},
 }
 
 
@@ -267,7 +275,7 @@ def test_a_verb_loads_these_modules_and_no_other(tmp_path: Path, verb: tuple[str
         record = container(tmp_path)
         record.pid, record.start_time, record.boot_id = init.pid, start_time(init.pid), boot_id()
         if verb in FILES:
-            record.cgroup_paths = {"freezer": str(tmp_path / "cgroup")}
+            record.cgroup_paths = dict.fromkeys(("freezer", "pids"), str(tmp_path / "cgroup"))
             (tmp_path / "cgroup").mkdir()
             for name, text in FILES[verb].items():
                 (tmp_path / "cgroup" / name).write_text(text)
