@@ -171,7 +171,7 @@ def _files() -> set[str]:
     for directory in ("/run/ocipy", "/run/runc", "/run/crun"):
         if os.path.isdir(directory):
             found.update(os.path.join(directory, name) for name in os.listdir(directory) if PREFIX in name)
-    return found - {"/run/ocipy"}
+    return found - {"/run/ocipy", "/var/run/ocipy"}
 
 
 def surroundings() -> dict[str, set[str]]:

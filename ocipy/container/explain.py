@@ -60,6 +60,8 @@ def _exec_error(step: Step, errno: int) -> ExecError:
         text = f"exec: {quoted}: stat {program}: no such file or directory"
     else:
         text = f"exec: {quoted}: {strerror(errno)}"
+        if errno == errors.EISDIR:
+            text += ": permission denied"  # so says execve; the only words of the two that Docker 20.10 knows
     return ExecError(errno, "exec", "execve", step.origin, f"unable to start container process: {text}")
 
 

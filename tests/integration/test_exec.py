@@ -77,7 +77,7 @@ def test_the_exit_code_and_signals_come_back(container: Make) -> None:
     [
         (["nosuch"], "executable file not found in $PATH"),
         (["/nosuch"], "no such file or directory"),
-        (["/etc"], "is a directory"),
+        (["/etc"], "is a directory: permission denied"),
         (["/etc/passwd"], "permission denied"),
     ],
     ids=lambda value: value[0] if isinstance(value, list) else None,

@@ -157,7 +157,7 @@ def test_a_missing_interpreter_is_reported_by_start(container: Make) -> None:
     [
         (["nosuch"], 'exec: "nosuch": executable file not found in $PATH'),
         (["/nosuch"], 'exec: "/nosuch": stat /nosuch: no such file or directory'),
-        (["/etc"], 'exec: "/etc": is a directory'),
+        (["/etc"], 'exec: "/etc": is a directory: permission denied'),
         (["/etc/passwd"], 'exec: "/etc/passwd": permission denied'),
         (["/etc/passwd/x"], 'exec: "/etc/passwd/x": not a directory'),
     ],

@@ -68,6 +68,17 @@ def test_a_capability_that_the_kernel_does_not_know_is_a_warning(container: Make
     assert "CAP_TIME_TRAVEL" in box.errors.read_text()
 
 
+def test_ambient_capabilities_of_root_that_are_not_inheritable_are_no_warning(container: Make) -> None:
+    """Buildah sends them with every command, and its user reads our standard error."""
+
+    def ambient(config: Config) -> None:
+        config["process"]["capabilities"]["ambient"] = config["process"]["capabilities"]["permitted"]
+
+    box = container("/bin/true", mutate=ambient)
+    box.run()
+    assert box.errors.read_text() == ""
+
+
 @pytest.mark.parametrize("wanted", [True, False])
 def test_no_new_privileges(probe: Probe, wanted: bool) -> None:
     assert probe(set_process(noNewPrivileges=wanted))["no_new_privs"] == int(wanted)

@@ -165,6 +165,14 @@ def test_what_cannot_be_granted_is_a_warning(config: Any) -> None:
     ]
 
 
+def test_root_misses_no_ambient_capability_that_its_programs_have_anyway(config: Any) -> None:
+    config["process"]["capabilities"] = {name: ["CAP_CHOWN"] for name in ("bounding", "effective", "permitted", "ambient")}
+    config["process"]["user"] = {"uid": 0, "gid": 0}
+    assert all_checks(config) == []
+    config["process"]["user"]["uid"] = 1000
+    assert [text.partition(": ")[0] for text in all_checks(config)] == ["/process/capabilities/ambient"]
+
+
 # ---- lists of numbers --------------------------------------------------------------------------------------------------
 
 
