@@ -93,11 +93,10 @@ static long copy_entry(int from, const char *name, int to, int depth)
 	return error < 0 ? error : copy_owner(to, name, &info);
 }
 
-/* Copies what is in the directory `from` into `to`, and its owner, mode and time. */
+/* Copies what is in the directory `from` into `to`. */
 long copy_tree(int from, int to, int depth)
 {
 	char buffer[1024] __attribute__((aligned(8)));
-	struct statx info;
 	long size, error = depth > DEPTH ? -ELOOP : 0;
 
 	while (error == 0 && (size = SYS(getdents64, from, buffer, sizeof(buffer))) != 0) {
@@ -110,7 +109,5 @@ long copy_tree(int from, int to, int depth)
 				error = copy_entry(from, entry->name, to, depth);
 		}
 	}
-	if (error == 0)
-		error = stat_fd(from, &info);
-	return error < 0 ? error : copy_owner(to, ".", &info);
+	return error;
 }

@@ -78,12 +78,46 @@ static int make_filesystem(const char *type, const char *source, const char *opt
 	return (int)result;
 }
 
+/* The directory that a tmpfs is to cover and takes something over from; -1 when there is none, or nothing to take. */
+static int open_below(const char *path, u64 flags)
+{
+	if (!(flags & (MOUNT_FLAG_COPY_UP | MOUNT_FLAG_KEEP_MODE | MOUNT_FLAG_KEEP_OWNER)))
+		return -1;
+	return open_in_root(path, O_PATH | O_DIRECTORY, 0);
+}
+
+/* "." is the directory itself even when it is covered by now. Closes `below`. */
+static long take_over(int below, int top, u64 flags)
+{
+	struct statx info;
+	long error;
+
+	if (below < 0)
+		return 0;
+	error = stat_fd(below, &info);
+	if (error == 0 && flags & MOUNT_FLAG_COPY_UP) {
+		long from = SYS(openat, below, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+		error = from < 0 ? from : copy_tree((int)from, top, 0);
+		close_fd((int)from);
+	}
+	if (error == 0 && flags & MOUNT_FLAG_KEEP_OWNER) {
+		now = CALL_fchown;
+		error = SYS_QUIET(fchownat, top, ".", info.stx_uid, info.stx_gid, 0);
+	}
+	if (error == 0 && flags & MOUNT_FLAG_KEEP_MODE) {
+		now = CALL_fchmod;
+		error = SYS_QUIET(fchmodat, top, ".", info.stx_mode & 07777);
+	}
+	close_fd(below);
+	return error;
+}
+
 long do_mount(const struct step *step)
 {
 	u64 flags = NUMBER(step, MOUNT, flags);
+	int below = open_below(TEXT(step, MOUNT, dest), flags);
 	int destination = open_destination(TEXT(step, MOUNT, dest), DIRECTORY, flags);
 	int mount;
-	long error = 0;
 
 	if (destination < 0)
 		return destination;
@@ -93,11 +127,7 @@ long do_mount(const struct step *step)
 		close_fd(destination);
 		return flags & MOUNT_FLAG_OPTIONAL ? 0 : mount;
 	}
-	if (flags & MOUNT_FLAG_COPY_UP) {
-		int from = open_in_root(TEXT(step, MOUNT, dest), O_RDONLY | O_DIRECTORY, 0);
-		error = from < 0 ? from : copy_tree(from, mount, 0);
-		close_fd(from);
-	}
+	long error = take_over(below, mount, flags);
 	if (error == 0)
 		return attach(mount, destination, NUMBER(step, MOUNT, propagation));
 	close_fd(mount);
@@ -109,17 +139,21 @@ long do_mount(const struct step *step)
  * without a path that could be swapped, and without a procfs. */
 long do_mount_old(const struct step *step)
 {
-	int destination = open_destination(TEXT(step, MOUNT_OLD, dest), DIRECTORY, NUMBER(step, MOUNT_OLD, flags));
+	u64 flags = NUMBER(step, MOUNT_OLD, flags);
+	int below = open_below(TEXT(step, MOUNT_OLD, dest), flags);
+	int destination = open_destination(TEXT(step, MOUNT_OLD, dest), DIRECTORY, flags);
 	long error = destination < 0 ? destination : SYS(fchdir, destination);
 
 	if (error == 0)
 		error = SYS(mount, TEXT(step, MOUNT_OLD, source), ".", TEXT(step, MOUNT_OLD, fstype),
 			    NUMBER(step, MOUNT_OLD, ms_flags), TEXT(step, MOUNT_OLD, data));
 	close_fd(destination);
-	if (error == 0 && NUMBER(step, MOUNT_OLD, propagation)) {
-		destination = open_in_root(TEXT(step, MOUNT_OLD, dest), O_PATH, 0);
-		error = destination < 0 ? destination : set_propagation(destination, NUMBER(step, MOUNT_OLD, propagation));
-		close_fd(destination);
+	if (error == 0) {
+		int top = open_in_root(TEXT(step, MOUNT_OLD, dest), O_PATH, 0);
+		error = top < 0 ? top : take_over(below, top, flags);
+		if (error == 0)
+			error = set_propagation(top, NUMBER(step, MOUNT_OLD, propagation));
+		close_fd(top);
 	}
 	if (error == 0)
 		error = SYS(fchdir, self.root);

@@ -21,7 +21,9 @@ if TYPE_CHECKING:
     from ocipy.linux.host import Host
     from ocipy.linux.namespaces import Namespaces
 
-NO_SYMLINKS, ON_PROC, COPY_UP = (ops.MOUNT_FLAGS[name] for name in ("NO_SYMLINKS", "ON_PROC", "COPY_UP"))
+NO_SYMLINKS, ON_PROC, COPY_UP, KEEP_MODE, KEEP_OWNER = (
+    ops.MOUNT_FLAGS[name] for name in ("NO_SYMLINKS", "ON_PROC", "COPY_UP", "KEEP_MODE", "KEEP_OWNER")
+)
 MOUNT_ATTR_RDONLY = 1
 # Their superblock is shared or in memory: "ro" is for the mount alone, so that it does not seal what others use.
 NO_DEVICE = frozenset(("proc", "sysfs", "tmpfs", "ramfs", "devpts", "mqueue", "cgroup", "cgroup2", "devtmpfs"))
@@ -143,10 +145,9 @@ def _filesystem(mount: Mount, origin: str, path: str, parsed: MountOptions) -> l
     flags = _flags(path)
     if kind in ("proc", "sysfs"):
         flags |= NO_SYMLINKS | (ON_PROC if kind == "proc" else 0)
-    if parsed.tmpcopyup:
-        flags |= COPY_UP
     attrs = parsed.attr_set
     if kind == "tmpfs":
+        flags |= _below(parsed)
         attrs &= ~MOUNT_ATTR_RDONLY  # see plan_seal
     common = {"dest": path, "fstype": kind, "source": mount.get("source") or kind, "flags": flags}
     if fs_data_needs_mount2(parsed):
@@ -157,6 +158,15 @@ def _filesystem(mount: Mount, origin: str, path: str, parsed: MountOptions) -> l
     if attrs & MOUNT_ATTR_RDONLY and kind not in NO_DEVICE:
         data.append("ro")
     return [Step(ops.MOUNT, origin, **common, options=data, attrs=attrs, propagation=parsed.propagation)]
+
+
+def _below(parsed: MountOptions) -> int:
+    """What a tmpfs takes over from the directory under it: its mode, as under runc, and for tmpcopyup its owner and content."""
+    named = {option.partition("=")[0] for option in parsed.data}
+    flags = 0 if "mode" in named else KEEP_MODE
+    if parsed.tmpcopyup:
+        flags |= COPY_UP if named & {"uid", "gid"} else COPY_UP | KEEP_OWNER
+    return flags
 
 
 def _ms_flags(attrs: int) -> int:

@@ -124,6 +124,8 @@ MOUNT_FLAGS = {
     "ON_PROC": 2,  # the mount point may lie on procfs
     "COPY_UP": 4,  # tmpcopyup: what lies below goes into the new tmpfs
     "RECURSIVE": 8,  # REMOUNT: attributes of the whole tree
+    "KEEP_MODE": 32,  # of the directory that is covered, when there is one already
+    "KEEP_OWNER": 64,  # and its owner
     "OPTIONAL": 16,  # the kernel may refuse it (devpts gid= in a small user namespace …)
 }
 

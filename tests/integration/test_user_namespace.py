@@ -281,5 +281,6 @@ def test_mount_points_are_not_made_in_a_rootfs_of_the_hosts_root(container: Make
 
     answer = container(mutate=change).create(check=False)
     assert answer.status == 1
-    assert "/new/point (/mounts/7)" in answer.stderr
+    assert "on /new/point (" in answer.stderr
+    assert "(/mounts/7)" in answer.stderr
     assert "does the container's root own" in answer.stderr
