@@ -9,7 +9,7 @@ GENERATED := ocipy/_commit.py ocipy/config/_compiled.py ocipy/_native/ops.h
 export PYTHON
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: all deps build demo test check lint bench cross validation dist clean
+.PHONY: all deps build demo test test-engines check lint bench cross validation dist clean
 .DELETE_ON_ERROR:
 
 all: build
@@ -54,6 +54,11 @@ check: lint
 
 test: $(VENV)/.debian-test lint
 	$(BIN)/pytest -q tests/unit tests/integration
+
+# Real engines, started beside the machine's own: containerd, dockerd, Podman, Buildah. RUNTIME= names another runtime.
+test-engines: build $(VENV)/.debian-test
+	@.ci/deps engines
+	$(BIN)/pytest -q tests/engines
 
 bench: build $(VENV)/.debian-test
 	@.ci/deps bench

@@ -1,0 +1,202 @@
+"""Podman through conmon, and its own calls of the runtime: start, kill, delete, with no --root."""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from bundles import PREFIX, Result, cgroup_of
+from engines.engine import IMAGE, Engine
+
+_numbers = itertools.count(1)
+IN_OUR_CGROUP = ("--cgroup-parent", f"/{PREFIX}")
+
+
+def run(podman: Engine, *words: str, flags: tuple[str, ...] = (), check: bool = True, input: str = "") -> Result:
+    return podman("run", *IN_OUR_CGROUP, *flags, IMAGE, *words, check=check, input=input)
+
+
+@pytest.fixture
+def sleeper(podman: Engine) -> Iterator[str]:
+    """The name of a detached container."""
+    name = f"box{next(_numbers)}"
+    run(podman, "sleep", "1000", flags=("--detach", "--name", name))
+    yield name
+    podman("rm", "--force", "--time", "0", name)
+
+
+def pid_of(podman: Engine, name: str) -> int:
+    return int(podman("inspect", "--format", "{{.State.Pid}}", name).stdout)
+
+
+def test_a_program_runs_in_the_foreground(podman: Engine) -> None:
+    result = run(podman, "echo", "hello", flags=("--rm",))
+    assert (result.stdout, result.stderr) == ("hello\n", "")
+
+
+def test_the_exit_code_of_the_program_is_the_one_of_podman(podman: Engine) -> None:
+    assert run(podman, "sh", "-c", "exit 7", flags=("--rm",), check=False).status == 7
+
+
+def test_a_program_that_does_not_exist_gives_127(podman: Engine) -> None:
+    for program in ("nothing", "/nowhere"):
+        result = run(podman, program, flags=("--rm",), check=False)
+        assert (result.status, program in result.stderr) == (127, True), str(result)
+
+
+def test_a_program_that_cannot_be_executed_gives_126(podman: Engine) -> None:
+    for program in ("/etc/passwd", "/etc"):
+        result = run(podman, program, flags=("--rm",), check=False)
+        assert result.status == 126, str(result)
+
+
+def test_standard_input_reaches_the_program(podman: Engine) -> None:
+    assert run(podman, "cat", flags=("--rm", "--interactive"), input="typed\n").stdout == "typed\n"
+
+
+def test_a_terminal_is_one_in_the_container(podman: Engine) -> None:
+    status, shown = podman.terminal("run", *IN_OUR_CGROUP, "--rm", "-it", IMAGE, "sh", "-c", "tty; exit 3")
+    assert (status, shown.strip()) == (3, "/dev/pts/0")
+
+
+def test_exec_runs_in_the_container_and_gives_its_code(podman: Engine, sleeper: str) -> None:
+    result = podman("exec", sleeper, "sh", "-c", "echo $PPID; exit 5", check=False)
+    assert (result.stdout, result.status) == ("0\n", 5)
+
+
+def test_exec_has_a_terminal(podman: Engine, sleeper: str) -> None:
+    status, shown = podman.terminal("exec", "-it", sleeper, "sh", "-c", "tty; exit 4")
+    assert (status, shown.strip()) == (4, "/dev/pts/0")
+
+
+def test_an_exec_of_nothing_gives_127(podman: Engine, sleeper: str) -> None:
+    result = podman("exec", sleeper, "nothing", check=False)
+    assert result.status == 127, str(result)
+
+
+def test_exec_of_a_user_in_a_directory(podman: Engine, sleeper: str) -> None:
+    script = "id -u; pwd; echo $A; echo $HOME"
+    result = podman("exec", "--user", "user", "--workdir", "/tmp", "--env", "A=b", sleeper, "sh", "-c", script)
+    assert result.stdout == "1000\n/tmp\nb\n/home/user\n"
+
+
+def test_logs_hold_what_a_detached_container_said(podman: Engine) -> None:
+    name = f"box{next(_numbers)}"
+    run(podman, "echo", "said", flags=("--detach", "--name", name))
+    assert podman("wait", name).stdout == "0\n"
+    assert podman("logs", name).stdout == "said\n"
+    podman("rm", name)
+
+
+def test_stop_sends_the_signals_in_their_order(podman: Engine) -> None:
+    name = f"box{next(_numbers)}"
+    run(podman, "sh", "-c", "trap 'exit 9' TERM; touch /tmp/ready; while :; do sleep 0.1; done", flags=("--detach", "--name", name))
+    podman("exec", name, "sh", "-c", "until test -e /tmp/ready; do sleep 0.1; done")
+    podman("stop", name)
+    assert podman("inspect", "--format", "{{.State.ExitCode}}", name).stdout == "9\n"
+    podman("rm", name)
+
+
+def test_kill_and_start_again(podman: Engine, sleeper: str) -> None:
+    podman("kill", sleeper)
+    assert podman("wait", sleeper).stdout == "137\n"
+    podman("start", sleeper)
+    assert podman("exec", sleeper, "echo", "again").stdout == "again\n"
+
+
+def test_a_created_container_starts_and_a_created_one_is_removed(podman: Engine) -> None:
+    for start in (True, False):
+        name = f"box{next(_numbers)}"
+        podman("create", *IN_OUR_CGROUP, "--name", name, IMAGE, "echo", "late")
+        podman("init", name)
+        if start:
+            assert podman("start", "--attach", name).stdout == "late\n"
+        podman("rm", "--force", name)
+
+
+def test_limits_are_the_cgroups(podman: Engine) -> None:
+    name = f"box{next(_numbers)}"
+    run(podman, "sleep", "1000", flags=("--detach", "--name", name, "--memory", "32m", "--pids-limit", "50", "--cpu-shares", "512"))
+    pid = pid_of(podman, name)
+    for controller, file, value in (
+        ("memory", "memory.limit_in_bytes", "33554432"), ("pids", "pids.max", "50"), ("cpu", "cpu.shares", "512"),
+    ):
+        assert (cgroup_of(pid, controller) / file).read_text().strip() == value
+    podman("rm", "--force", "--time", "0", name)
+
+
+def test_root_user_and_volumes(podman: Engine, tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    tmp_path.chmod(0o777)
+    (tmp_path / "in").chmod(0o777)
+    script = "id -u; id -g; touch /x 2>&1; touch /ro/x 2>&1; echo written >/rw/out; df /scratch | tail -n 1 | cut -d ' ' -f 1"
+    volumes = "-v", f"{tmp_path}/in:/rw", "-v", f"{tmp_path}:/ro:ro"
+    flags = "--rm", "--read-only", "--user", "1000:1000", "--tmpfs", "/scratch", *volumes
+    result = run(podman, "sh", "-c", script, flags=flags)
+    assert result.stdout.splitlines() == [
+        "1000", "1000", "touch: /x: Read-only file system", "touch: /ro/x: Read-only file system", "tmpfs"
+    ]
+    assert (tmp_path / "in/out").read_text() == "written\n"
+
+
+def test_capabilities_seccomp_and_init(podman: Engine) -> None:
+    result = run(podman, "grep", "-E", "CapEff|NoNewPrivs|Seccomp:", "/proc/self/status", flags=(
+        "--rm", "--cap-drop", "all", "--cap-add", "chown", "--security-opt", "no-new-privileges"))  # fmt: skip
+    assert [line.split()[1] for line in result.stdout.splitlines()] == ["0000000000000001", "1", "2"]
+
+
+def test_containers_of_a_pod_share_namespaces(podman: Engine) -> None:
+    name = f"pod{next(_numbers)}"
+    podman("pod", "create", *IN_OUR_CGROUP, "--infra-command", "/bin/pause", "--name", name)
+    first = podman("run", "--rm", "--pod", name, IMAGE, "readlink", "/proc/self/ns/ipc").stdout
+    second = podman("run", "--rm", "--pod", name, IMAGE, "readlink", "/proc/self/ns/ipc").stdout
+    assert first == second != ""
+    podman("pod", "rm", "--force", "--time", "0", name)
+
+
+def test_a_paused_container_is_resumed(podman: Engine, sleeper: str) -> None:
+    podman("pause", sleeper)
+    assert podman("inspect", "--format", "{{.State.Status}}", sleeper).stdout == "paused\n"
+    podman("unpause", sleeper)
+    assert podman("exec", sleeper, "echo", "awake").stdout == "awake\n"
+
+
+def test_the_processes_of_a_container_are_listed(podman: Engine, sleeper: str) -> None:
+    lines = podman("top", sleeper).stdout.splitlines()
+    assert len(lines) == 2
+    assert "sleep 1000" in lines[1]
+
+
+def test_a_program_that_exec_left_behind_ends_with_the_container(podman: Engine, sleeper: str) -> None:
+    podman("exec", "--detach", sleeper, "sleep", "1001")
+    podman("kill", sleeper)
+    podman("wait", sleeper)
+
+
+def test_containers_of_the_hosts_namespaces(podman: Engine) -> None:
+    flags = "--rm", "--pid", "host", "--network", "host", "--ipc", "host", "--uts", "host"
+    kinds = "pid", "net", "ipc", "uts"
+    script = "; ".join(f"readlink /proc/self/ns/{kind}" for kind in kinds)
+    result = run(podman, "sh", "-c", script, flags=flags)
+    assert result.stdout.split() == [os.readlink(f"/proc/self/ns/{kind}") for kind in kinds]
+
+
+def test_a_user_namespace_with_maps(podman: Engine) -> None:
+    flags = "--rm", "--uidmap", "0:100000:65536", "--gidmap", "0:100000:65536"
+    result = run(podman, "sh", "-c", "id -u; cat /proc/self/uid_map; stat -c %u /etc", flags=flags)
+    assert result.stdout.split() == ["0", "0", "100000", "65536", "0"]
+
+
+def test_a_privileged_container(podman: Engine) -> None:
+    result = run(podman, "sh", "-c", "mount -t tmpfs none /mnt && echo mounted", flags=("--rm", "--privileged"))
+    assert result.stdout == "mounted\n"
+
+
+def test_devices_sysctls_and_the_host_name(podman: Engine) -> None:
+    flags = "--rm", "--device", "/dev/null:/dev/nothing", "--sysctl", "kernel.msgmax=4096", "--hostname", "named"
+    script = "echo x >/dev/nothing; stat -c %t:%T /dev/nothing; cat /proc/sys/kernel/msgmax; hostname"
+    result = run(podman, "sh", "-c", script, flags=flags)
+    assert result.stdout == "1:3\n4096\nnamed\n"
