@@ -135,6 +135,13 @@ VERBS: dict[str, Verb] = {
             ("mem-bw-schema", "", TEXT, None, "not supported yet"),
         ),
     ),
+    "events": Verb(
+        "CONTAINER", 1, 1, "print what a container uses, and when it runs out of memory, as lines of JSON until it ends",
+        (
+            ("interval", "", TEXT, "5s", "how often the use is told, such as 500ms or 1m"),
+            ("stats", "", BOOL, None, "tell the use once and return"),
+        ),
+    ),
     "spec": Verb(
         "", 0, 0, "write a config.json to begin with",
         (_BUNDLE, ("rootless", "", BOOL, None, "for a container made without root")),

@@ -247,6 +247,9 @@ ALLOWED = {
     ("delete", "--force"): STATE | {".cli.delete", ".container.delete", ".container.kill", ".container.signals"},
     ("pause",): PAUSE | {".cli.pause"},
     ("resume",): PAUSE | {".cli.resume"},
+    ("events", "--stats"): STATE
+    | {".cli.events", ".container.events", ".linux", ".linux.cgroups", ".linux.cgroups.stats"}
+    | {".config", ".config.id_list", ".config.paths"},
     ("update", "--pids-limit", "5"): CGROUPS | PLAN | {".cli.update", ".container.update", ".linux.cgroups.update"},
     ("ps", "--format", "json"): CGROUPS - {".container.state"} | {".cli.ps", ".linux.cgroups.members"},
 }  # fmt: skip
@@ -259,6 +262,7 @@ STANDARD = {
     ("resume",): {"_json"},
     ("ps", "--format", "json"): {"_json"},
     ("update", "--pids-limit", "5"): {"_json", "fcntl", "_struct"},
+    ("events", "--stats"): {"_json"},
 }
 # Files of a cgroup, where the verb takes one.
 FILES: dict[tuple[str, ...], dict[str, str]] = {
@@ -266,6 +270,7 @@ FILES: dict[tuple[str, ...], dict[str, str]] = {
     ("resume",): {"freezer.self_freezing": "1", "freezer.state": "FROZEN"},
     ("ps", "--format", "json"): {"cgroup.procs": "7\n"},
     ("update", "--pids-limit", "5"): {"freezer.self_freezing": "0", "pids.max": "max"},
+    ("events", "--stats"): {"pids.max": "max"},
 }
 
 

@@ -79,6 +79,8 @@ def test_global_flags_come_before_the_command() -> None:
         "delete --force ID",
         "--root /r --log /b/log.json --log-format json pause ID",
         "resume ID",
+        "events --stats ID",
+        "events --interval=5s ID",
         "--root /r --log-format json update --resources=- ID",
         "--root /r update --resources - ID",
         "update --resources=/f ID",
