@@ -13,6 +13,6 @@ if TYPE_CHECKING:
 
 def run(invocation: Invocation) -> int:
     """Send the signal, SIGTERM when none is named."""
-    name = invocation.args[1] if len(invocation.args) > 1 else ""
-    kill(Store(invocation["root"]).open(invocation.args[0]), parse_signal(name or "TERM"), everyone=invocation["all"])
+    name = invocation.args[1] if len(invocation.args) > 1 else "TERM"
+    kill(Store(invocation["root"]).open(invocation.args[0]), parse_signal(name), everyone=invocation["all"])
     return 0

@@ -16,12 +16,19 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from ocipy.cli.options import Invocation
 
+_LONGEST = 5000  # letters of a message: more than the output of a hook that is told
+
 
 def one_line(text: str) -> str:
     """``text`` with everything that could break the line, or play with a terminal, escaped."""
     if text.isprintable():
         return text
     return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode("ascii") for c in text)
+
+
+def shortened(text: str) -> str:
+    """A name of 70,000 letters says no more than its ends; callers read the first words and the last."""
+    return text if len(text) <= _LONGEST else f"{text[: _LONGEST // 2]} ... {text[-_LONGEST // 2 :]}"
 
 
 def _entry(style: str, level: str, message: str, extra: dict[str, str]) -> str:
@@ -54,7 +61,7 @@ def _stderr(line: str) -> None:
 
 def report(error: BaseException, invocation: Invocation, trace: str = "") -> None:
     """Tell ``error`` once in the log and once on standard error; never raises."""
-    message = one_line(str(error) or type(error).__name__)
+    message = shortened(one_line(str(error) or type(error).__name__))
     extra: dict[str, str] = {}
     if isinstance(error, OcipyError) and error.pointer:
         extra["pointer"] = error.pointer
@@ -73,7 +80,7 @@ def report(error: BaseException, invocation: Invocation, trace: str = "") -> Non
         _stderr("".join(f"ocipy: warning: {one_line(text)}\n" for text in warning.pending))
         _stderr(f"ocipy: {message}\n")
         for line in error.more if isinstance(error, ConfigError) else ():
-            _stderr(f"ocipy: {one_line(line)}\n")
+            _stderr(f"ocipy: {shortened(one_line(line))}\n")
         _stderr(trace)
 
 

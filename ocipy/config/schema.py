@@ -46,7 +46,7 @@ def scan_slowly(text: str, start: int) -> tuple[Any, int]:
     try:
         value, end = json.JSONDecoder(parse_constant=Scanner.parse_constant).raw_decode(text, start)
     except json.JSONDecodeError as error:
-        raise BadJSON("not JSON: " + error.msg[:1].lower() + error.msg[1:], error.pos) from None
+        raise BadJSON("not JSON: " + error.msg[:1].lower() + error.msg[1:].removesuffix(" at"), error.pos) from None
     except BadJSON as error:
         words = re.finditer(r'"(?:[^"\\]|\\.)*"|NaN|-?Infinity', text)
         raise BadJSON(error.reason, next((word.start() for word in words if word[0][0] != '"'), -1)) from None

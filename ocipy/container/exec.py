@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 
+from ocipy.config.capabilities import capability_mask
 from ocipy.config.load import parse_config, parse_process, read_file
 from ocipy.config.process import check as check_process
 from ocipy.container.lifecycle import send_fd_to, write_pid_file
@@ -115,7 +116,7 @@ def _process(config: Config, request: ExecRequest) -> Process:
     if request.process_file:
         return parse_process(read_file(request.process_file), request.process_file)
     if not request.args:
-        raise OcipyError("exec needs a command, or --process with a file")
+        raise UsageError("exec needs a command, or --process with a file")
     process: Process = {**config["process"], "args": request.args, "terminal": request.tty}
     process.pop("consoleSize", None)
     _apply_flags(process, request)
@@ -147,6 +148,9 @@ def _apply_flags(process: Process, request: ExecRequest) -> None:
     if request.process_label:
         process["selinuxLabel"] = request.process_label
     if request.caps:
+        for name in request.caps:
+            if not capability_mask([name]):
+                raise UsageError(f'unknown capability "{name}": it is one such as CAP_NET_RAW')
         # Never inheritable, never ambient (CVE-2022-29162): only what the process itself may use.
         sets: Capabilities = {**(process.get("capabilities") or {})}
         sets["bounding"] = [*(sets.get("bounding") or ()), *request.caps]

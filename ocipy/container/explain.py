@@ -35,15 +35,16 @@ _CLASSES: dict[str, type[StepError]] = {
 }  # fmt: skip
 
 
-def explain(step: Step, call: str, errno: int, value: int, output: int = -1) -> StepError:
+def explain(plan: list[Step], index: int, call: str, errno: int, value: int, output: int = -1) -> StepError:
     """The exception for a failed step of init: what, which property, which call, which errno, and what to do."""
+    step = plan[index]
     if step.op in (ops.LOOKUP, ops.EXEC):
         return _exec_error(step, errno)
     kind = _CLASSES.get(step.op.name, StepError)
     detail = _hook_detail(step, errno, value, output) if step.op is ops.HOOK else _advice(step, call, errno, value)
     if step.op is ops.HOOK:
         return HookError(0 if errno == errors.ECHILD else errno, f"hook {step.get('path')}", "", step.origin, detail)
-    return kind(errno, describe(step), call if call != "none" else "", step.origin, detail)
+    return kind(errno, describe(step, plan), call if call != "none" else "", step.origin, detail)
 
 
 def _exec_error(step: Step, errno: int) -> ExecError:

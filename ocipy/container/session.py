@@ -108,9 +108,10 @@ class Session:
         _, status = os.waitpid(pid, 0) if pid else (0, 0)
         self.pid = self.stage = 0
         reason = f"was killed by signal {os.WTERMSIG(status)}" if os.WIFSIGNALED(status) else "ended"
+        reason += " before it was ready"
         if os.WIFSIGNALED(status) and os.WTERMSIG(status) == 9 and "memory" in self.paths:
-            reason += ", probably out of memory: is linux.resources.memory.limit too small?"
-        return StepError(0, "container init", detail=f"{reason} before it was ready")
+            reason += ", probably as memory ran out: is linux.resources.memory.limit too small?"
+        return StepError(0, "container init", detail=reason)
 
     def _reap_stage(self) -> None:
         if self.stage:
@@ -130,7 +131,7 @@ class Session:
         from ocipy.container.explain import explain
 
         output = self.slots.get("hook output", -1)
-        return explain(self.plan[index], ops.CALLS[call], errno, value, output)
+        return explain(self.plan, index, ops.CALLS[call], errno, value, output)
 
     def spawn(self, step: Step) -> None:
         """SPAWN: encode with the slots that are filled by now, check, clone, execute; then nothing of it stays open here."""

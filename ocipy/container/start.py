@@ -67,7 +67,7 @@ def _start_error(entry: Entry, index: int, call: int, errno: int, value: int) ->
     for name, kept in record.extra.get("options", {}).items():
         setattr(options, name, kept)
     plan = assemble(parse_config(entry.read_config(), "config.json", semantics=False), read_host(), options).steps
-    return explain(plan[index], ops.CALLS[call], errno, value)
+    return explain(plan, index, ops.CALLS[call], errno, value)
 
 
 def _poststart(entry: Entry, record: Record) -> None:

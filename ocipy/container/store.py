@@ -97,7 +97,7 @@ class Store:
         except NotFoundError:
             raise StateError(f'container "{container_id}" was deleted while it was created') from None
         except OSError as error:
-            raise StateError(f"cannot make {path}: {strerror(error.errno or 0)}") from None
+            raise StateError(f"cannot make the state directory {path} (--root): {strerror(error.errno or 0)}") from None
         entry.lock(wait=False, creating=True)
         return entry
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+
 from ocipy.config.capabilities import capability_mask
 from ocipy.config.rlimits import RESOURCES
 from ocipy.errors import CapabilityError, StepError
@@ -154,7 +156,9 @@ def apply_rlimit(step: Step, pid: int) -> None:
         sys.prlimit(pid, RESOURCES[name], step.get("soft"), step.get("hard"))
     except OSError as error:
         what = f"set {name} to {step.get('soft')}:{step.get('hard')}"
-        raise CapabilityError(error.errno or 0, what, "prlimit", step.origin) from None
+        highest = "above /proc/sys/fs/nr_open" if name == "RLIMIT_NOFILE" else "above the hard limit of ocipy itself"
+        detail = f"a limit {highest} takes more privilege" if error.errno == errno.EPERM else ""
+        raise CapabilityError(error.errno or 0, what, "prlimit", step.origin, detail) from None
 
 
 POLICIES = {

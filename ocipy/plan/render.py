@@ -8,7 +8,7 @@ from ocipy.plan import ops
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
     from typing import Any
 
     from ocipy.plan.step import Step
@@ -50,6 +50,7 @@ CAPABILITIES = tuple(
         "MAC_ADMIN SYSLOG WAKE_ALARM BLOCK_SUSPEND AUDIT_READ PERFMON BPF CHECKPOINT_RESTORE"
     ).split()
 )
+TEXT_MAX = 512
 FILE_TYPES = {0o020000: "character device", 0o060000: "block device", 0o010000: "fifo"}
 
 
@@ -87,9 +88,12 @@ def bit_list(mask: bytes) -> str:
 # ---- steps in words ------------------------------------------------------------------------------------------------
 
 
-def describe(step: Step) -> str:
-    """One line, as an instruction: "mount proc on /proc"."""
+def describe(step: Step, plan: Iterable[Step] = ()) -> str:
+    """One line, as an instruction: "mount proc on /proc". ``plan``: where the step's slots are opened."""
     words = _WORDS.get(step.op.name)
+    if step.op is ops.ATTACH:
+        source = next((other.get("source") for other in plan if other.get("slot") == step.get("tree")), None)
+        return words(_Fields(step.values | {"source": source})) if words else ""
     return words(_Fields(step.values)) if words else repr(step)
 
 
@@ -105,9 +109,19 @@ class _Fields:
         return self.values.get(name)
 
 
+def _short(text: str | None) -> str:
+    """A program or an option can be as long as a page; nobody reads that."""
+    return (text or "") if len(text or "") <= TEXT_MAX else (text or "")[:TEXT_MAX] + "..."
+
+
 def _options(*groups: str) -> str:
-    text = ", ".join(group for group in groups if group)
+    text = ", ".join(_short(group) for group in groups if group)
     return f" ({text})" if text else ""
+
+
+def _place(source: str | None) -> str:
+    """Most sources of filesystems are only a name."""
+    return f" of {source}" if source and source.startswith("/") else ""
 
 
 def _attrs(value: int | None, before: str = "") -> str:
@@ -208,6 +222,17 @@ def _preserve(f: _Fields) -> str:
     return f"start the stage from the sealed init{fds}{cpus}"
 
 
+def _cwd(f: _Fields) -> str:
+    if f.final:
+        return f"enter the working directory {f.path} as the user, and make sure that it lies in the container"
+    return f"enter the working directory {f.path}{_options('made if it is missing' if f.create else '')}"
+
+
+def _lookup(f: _Fields) -> str:
+    searched = f" in {f.search}" if f.search and "/" not in (f.program or "") else ""
+    return f"find the program {_short(f.program)}{searched}"
+
+
 _WORDS: dict[str, Callable[[_Fields], str]] = {
     "SYNC": lambda f: f"wait for the runtime ({f.number})",
     "SET_DUMPABLE": lambda f: "let the runtime write our id maps" if f.value else "be unreadable for the container",
@@ -222,11 +247,11 @@ _WORDS: dict[str, Callable[[_Fields], str]] = {
     "LOOPBACK_UP": lambda f: "bring the network interface lo up",
     "PROPAGATION": lambda f: f"set the propagation of {f.path} to {names(f.flags or 0, MS)}",
     "ROOTFS": lambda f: "attach the root filesystem" if f.attach else "use the root filesystem where it is",
-    "MOUNT": lambda f: f"mount {f.fstype} on {f.dest}"
+    "MOUNT": lambda f: f"mount {f.fstype}{_place(f.source)} on {f.dest}"
     + _options(" ".join(f.options or ()), _attrs(f.attrs), _propagation(f.propagation), _flags(f.flags)),
     "MOUNT_OLD": lambda f: f"mount {f.fstype} from {f.source} on {f.dest} with mount(2)"
     + _options(f.data or "", names(f.ms_flags, MS) if f.ms_flags else "", _propagation(f.propagation), _flags(f.flags)),
-    "ATTACH": lambda f: f"attach what was opened as {f.tree!r} on {f.dest}"
+    "ATTACH": lambda f: f"attach {f.source or 'what was opened as ' + repr(f.tree)} on {f.dest}"
     + _options(_propagation(f.propagation), _flags(f.flags)),
     "BIND": lambda f: f"bind {f.source} on {f.dest}" + _bind_options(f),
     "REMOUNT": lambda f: f"change the mount on {f.dest}" + _bind_options(f),
@@ -251,14 +276,14 @@ _WORDS: dict[str, Callable[[_Fields], str]] = {
     "MEMORY_POLICY": _memory_policy,
     "EXEC_LABEL": lambda f: f"write {f.value!r} to /proc/{f.attribute}: the label after execve",
     "HOME": lambda f: f"set HOME from the container's /etc/passwd for uid {f.uid or 0}",
-    "CWD": lambda f: f"enter {f.path}" + (" and make sure that it lies in the container" if f.final else " if it lets us"),
+    "CWD": _cwd,
     "SECCOMP": _seccomp,
     "BOUNDING_SET": lambda f: f"drop all from the bounding set but: {capability_names(f.keep or 0)}",
     "USER": lambda f: f"become uid {f.uid or 0}, gid {f.gid or 0}"
     + (f", groups {_groups(f.groups or b'')}" if f.set_groups or f.set_groups is None else ", keeping the groups"),
     "CAPABILITIES": _capabilities,
     "UMASK": lambda f: f"set the umask {f.mask or 0:04o}",
-    "LOOKUP": lambda f: f"look {f.program} up" + (f" in {f.search}" if f.search and "/" not in (f.program or "") else ""),
+    "LOOKUP": _lookup,
     "CLOSE_FDS": lambda f: f"close all file descriptors from {f.first or 0} on",
     "LOCK": lambda f: "take the lock that execve frees",
     "READY": lambda f: "report that all is made",
@@ -268,7 +293,7 @@ _WORDS: dict[str, Callable[[_Fields], str]] = {
     "SET_CGROUP": _set_cgroup,
     "ENTER_CGROUP": lambda f: f"enter the cgroups {_paths(f.paths)}",
     "OPEN_CGROUP": lambda f: f"open the cgroup {(f.path or '').removesuffix('/tasks')}",
-    "OPEN_TREE": lambda f: f"open {f.source} as {f.slot!r}"
+    "OPEN_TREE": lambda f: f"open {f.source}" + (f" for {f.dest}" if f.dest else "")
     + _bind_options(f, "slave" if f.slave else "", "idmapped" if f.idmap else ""),
     "OPEN_DEVICE": lambda f: f"open the device {f.path} as {f.slot!r}, sure that it is {f.type} {f.major}:{f.minor}",
     "OPEN_NAMESPACE": lambda f: f"open the {f.type} namespace {f.path}",
@@ -322,14 +347,14 @@ def as_text(plan: list[Step]) -> str:
         if phase != last:
             lines += [""] * bool(lines) + [f"{phase}:"]
             last = phase
-        lines.append(f"{number:5}  {step.origin:<{width}}  {describe(step)}".replace("\n", "\\n"))
+        lines.append(f"{number:5}  {step.origin:<{width}}  {describe(step, plan)}".replace("\n", "\\n"))
     return "\n".join(lines) + "\n"
 
 
 def as_objects(plan: list[Step]) -> list[dict[str, Any]]:
     """For JSON: index, op, where, origin, text, then the fields; bytes are {"bytes": length}."""
     return [
-        {"index": number, "op": step.op.name, "where": step.op.where, "origin": step.origin, "text": describe(step)}
+        {"index": number, "op": step.op.name, "where": step.op.where, "origin": step.origin, "text": describe(step, plan)}
         | {name: {"bytes": len(value)} if isinstance(value, bytes) else value for name, value in step.values.items()}
         for number, step in enumerate(plan)
     ]

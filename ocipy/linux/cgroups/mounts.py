@@ -71,5 +71,5 @@ def _bind(origin: str, where: str, directory: str, attrs: dict[str, int], host: 
     if host.denied:  # without privilege trees cannot be cloned outside; init binds in its own namespaces
         return [Step(ops.BIND, origin, dest=where, source=directory, recursive=0, **attrs, propagation=0, flags=0)]
     slot = f"cgroup:{where}"
-    opened = Step(ops.OPEN_TREE, origin, slot=slot, source=directory, recursive=False, **attrs, slave=True)
+    opened = Step(ops.OPEN_TREE, origin, slot=slot, source=directory, dest=where, recursive=False, **attrs, slave=True)
     return [opened, Step(ops.ATTACH, origin, dest=where, tree=slot, propagation=0, flags=0)]

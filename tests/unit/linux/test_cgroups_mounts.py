@@ -26,9 +26,11 @@ def planned(*options: str, namespace: bool, host: CgroupHost = HOST) -> list[tup
     config: Any = {"linux": {"namespaces": [{"type": "cgroup"}] if namespace else []}}
     steps = plan_cgroup_mount(mount, "/mounts/6", config, host, PATHS)
     assert all(step.origin.startswith("/mounts/6") for step in steps)
-    return [
-        (step.op.name, step.get("dest") or step.get("path") or step.get("source"), *_details(step.values)) for step in steps
-    ]
+    return [(step.op.name, _where(step.values), *_details(step.values)) for step in steps]
+
+
+def _where(values: dict[str, Any]) -> Any:
+    return (values.get("slot") and values["source"]) or values.get("dest") or values.get("path")
 
 
 def _details(values: dict[str, Any]) -> list[Any]:
