@@ -9,7 +9,7 @@ from ocipy.errors import ConfigError, MountError, label_of
 from ocipy.linux import sys
 from ocipy.linux.cgroups import plan_cgroup_mount
 from ocipy.linux.namespaces import map_text
-from ocipy.linux.root import PROPAGATION, keeps_shared
+from ocipy.linux.root import PROPAGATION, keeps_shared, open_advice
 from ocipy.plan import ops
 from ocipy.plan.step import Step
 
@@ -206,5 +206,5 @@ def _explain_open(step: Step, path: str, error: OSError) -> Exception:
     if not os.path.exists(path):
         label = f"{label_of(step.origin)} {step.get('dest')}"
         return ConfigError(step.origin, f'bind: source "{path}" does not exist', label=label)
-    detail = "does the filesystem of the source support idmapped mounts?" if step.get("idmap") else ""
+    detail = "does the filesystem of the source support idmapped mounts?" if step.get("idmap") else open_advice(error)
     return MountError(error.errno or 0, f"bind {path}", getattr(error, "call", "open_tree"), step.origin, detail)

@@ -73,6 +73,11 @@ def plan_readonly(config: Config, found: Namespaces) -> list[Step]:
     return [Step(ops.READONLY_ROOT, "/root/readonly")] if readonly else []
 
 
+def open_advice(error: OSError) -> str:
+    """open_tree(2) tells too little of what it cannot clone."""
+    return "is it on an unbindable mount?" if error.errno == 22 else ""
+
+
 def apply_open(step: Step) -> int:
     """An O_PATH fd of the root: a private, slaved clone of its tree, or the directory itself where nothing is attached."""
     path = step.get("path")
@@ -89,5 +94,5 @@ def apply_open(step: Step) -> int:
         sys.mount_setattr(tree, "", sys.AT_EMPTY_PATH, propagation=PROPAGATION["private"])
     except OSError as error:
         call = getattr(error, "call", "")
-        raise MountError(error.errno or 0, f"open the root {path}", call, step.origin) from None
+        raise MountError(error.errno or 0, f"open the root {path}", call, step.origin, open_advice(error)) from None
     return tree

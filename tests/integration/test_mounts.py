@@ -182,6 +182,14 @@ def test_a_source_is_followed_through_links(container: Make, source: Path) -> No
     assert container("/bin/cat", "/here/file", "/file", mutate=mutate).run().stdout == "filefile"
 
 
+def test_a_source_that_is_unbindable_is_an_error_that_says_so(container: Make, source: Path) -> None:
+    subprocess.run(["mount", "--make-unbindable", source / "sub"], check=True)
+    box = container("/bin/true", mutate=adds(bind(source / "sub", "/here")))
+    assert box.create(check=False).status == 1
+    assert "(/mounts/7)" in box.errors.read_text()
+    assert "; is it on an unbindable mount?" in box.errors.read_text()
+
+
 def test_names_with_blanks_and_other_letters(container: Make, tmp_path: Path) -> None:
     name = 'a b\t"c"\\,ü:=\n#'
     (tmp_path / name).mkdir()
