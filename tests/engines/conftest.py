@@ -11,9 +11,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from bundles import PREFIX, TIME_SCALE
+from bundles import PREFIX, TIME_SCALE, hierarchies
 from engines import engine
-from engines.engine import Engine
+from engines.engine import IMAGE, Engine
 
 # What engines write outside of the directories that they are told: sockets, locks, keys.
 PRIVATE = ("/run", "/dev/shm", "/etc/docker", "/etc/cni", "/var/lib/cni", "/var/lib/containers", "/var/lib/docker")
@@ -31,6 +31,7 @@ def private() -> Iterator[Path]:
     for place in filter(os.path.isdir, PRIVATE):
         subprocess.run(["mount", "-t", "tmpfs", "-o", "mode=755", PREFIX, place], check=True)
     directory = Path(tempfile.mkdtemp(prefix="ocipy-engines-"))
+    directory.chmod(0o711)  # root of a user namespace passes
     yield directory
     shutil.rmtree(directory)
 
@@ -92,7 +93,14 @@ def docker(docker_engine: Engine, no_leaks: None) -> Iterator[Engine]:
 
 
 @pytest.fixture
-def podman(podman_engine: Engine, no_leaks: None) -> Iterator[Engine]:
+def conmon_cgroup(podman_engine: Engine) -> None:
+    """Podman makes a cgroup for conmon beside the containers, and leaves it."""
+    if not any((point / PREFIX / "conmon").exists() for point in hierarchies().values()):
+        podman_engine("run", "--rm", "--cgroup-parent", f"/{PREFIX}", IMAGE, "true")
+
+
+@pytest.fixture
+def podman(podman_engine: Engine, conmon_cgroup: None, no_leaks: None) -> Iterator[Engine]:
     yield from _clean(podman_engine)
 
 

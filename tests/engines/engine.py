@@ -93,6 +93,7 @@ class Engine:
     def start(self, *argv: str | Path) -> None:
         """Start the daemon in a mount namespace of its own, and wait until the engine's ``version`` answers."""
         self._start(*argv)
+        assert self.daemon
         end = time.monotonic() + 30 * TIME_SCALE
         while (answer := self("version", check=False)).status:
             assert self.daemon.poll() is None and time.monotonic() < end, f"{answer}\n{self.said()}"
@@ -203,7 +204,6 @@ def podman(directory: Path) -> Engine:
     engine.states = [_default_state()]
     engine.stay()
     engine("load", "--input", archive(), timeout=120)
-    engine("run", "--rm", "--cgroup-parent", f"/{PREFIX}", IMAGE, "true")  # makes what Podman leaves: the cgroup of conmon
     return engine
 
 

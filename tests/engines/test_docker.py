@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -231,3 +232,16 @@ def test_a_container_of_the_hosts_cgroup_namespace(docker: Engine) -> None:
     inside = run(docker, "readlink", "/proc/self/ns/cgroup", flags=("--rm", "--cgroupns", "private")).stdout.strip()
     assert inside != os.readlink("/proc/self/ns/cgroup")
     assert run(docker, "readlink", "/proc/self/ns/cgroup", flags=("--rm", "--cgroupns", "host")).stdout.strip() != inside
+
+
+def test_a_privileged_container(docker: Engine) -> None:
+    """Also where docker's daemon has not all capabilities itself."""
+    result = run(docker, "sh", "-c", "mount -t tmpfs none /mnt && ls /dev/kmsg && echo mounted", flags=("--rm", "--privileged"))
+    assert result.stdout == "/dev/kmsg\nmounted\n"
+
+
+def test_docker_knows_the_version_of_the_runtime(docker: Engine) -> None:
+    wanted = subprocess.run([docker.runtime, "--version"], capture_output=True, text=True, check=True).stdout
+    commit = docker("info", "--format", "{{.RuncCommit.ID}}").stdout.strip()
+    assert commit != "N/A"
+    assert commit in wanted

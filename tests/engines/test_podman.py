@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -200,3 +201,22 @@ def test_devices_sysctls_and_the_host_name(podman: Engine) -> None:
     script = "echo x >/dev/nothing; stat -c %t:%T /dev/nothing; cat /proc/sys/kernel/msgmax; hostname"
     result = run(podman, "sh", "-c", script, flags=flags)
     assert result.stdout == "1:3\n4096\nnamed\n"
+
+
+def test_podman_knows_the_version_of_the_runtime(podman: Engine) -> None:
+    wanted = subprocess.run([podman.runtime, "--version"], capture_output=True, text=True, check=True).stdout.strip()
+    assert podman("info", "--format", "{{.Host.OCIRuntime.Version}}").stdout.strip() == wanted
+
+
+def test_limits_change_while_it_runs(podman: Engine, sleeper: str) -> None:
+    podman("update", "--memory", "64m", "--cpu-shares", "300", sleeper)
+    pid = pid_of(podman, sleeper)
+    assert (cgroup_of(pid, "memory") / "memory.limit_in_bytes").read_text() == "67108864\n"
+    assert (cgroup_of(pid, "cpu") / "cpu.shares").read_text() == "300\n"
+
+
+def test_files_that_are_passed_to_exec_arrive(podman: Engine, sleeper: str, tmp_path: Path) -> None:
+    (tmp_path / "given").write_text("given\n")
+    command = " ".join([*podman.argv, "exec", "--preserve-fds", "1", sleeper, "cat", "/proc/self/fd/3"])
+    result = subprocess.run(["sh", "-c", f"{command} 3<{tmp_path}/given >{tmp_path}/out"], env=podman.env, check=False)
+    assert (result.returncode, (tmp_path / "out").read_text()) == (0, "given\n")
