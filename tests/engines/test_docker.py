@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from bundles import Result, cgroup_of, wait_until
+from bundles import TIME_SCALE, Result, cgroup_of, wait_until
 from engines.engine import IMAGE, Engine
 
 _numbers = itertools.count(1)
@@ -245,3 +245,16 @@ def test_docker_knows_the_version_of_the_runtime(docker: Engine) -> None:
     commit = docker("info", "--format", "{{.RuncCommit.ID}}").stdout.strip()
     assert commit != "N/A"
     assert commit in wanted
+
+
+def test_a_detached_container_keeps_no_pipe_of_the_caller(docker: Engine) -> None:
+    name = f"box{next(_numbers)}"
+    argv = [*docker.argv, "run", "--detach", "--name", name, IMAGE, "sleep", "1000"]
+    assert subprocess.run(argv, env=docker.env, capture_output=True, check=False, timeout=20 * TIME_SCALE).returncode == 0
+    docker("rm", "--force", name)
+
+
+def test_containers_at_the_same_time(docker: Engine) -> None:
+    argv = [*docker.argv, "run", "--rm", IMAGE, "echo", "hello"]
+    running = [subprocess.Popen(argv, env=docker.env, stdout=subprocess.PIPE, text=True) for _ in range(8)]
+    assert [(one.communicate()[0], one.returncode) for one in running] == [("hello\n", 0)] * 8

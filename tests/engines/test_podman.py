@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from bundles import PREFIX, Result, cgroup_of
+from bundles import PREFIX, TIME_SCALE, Result, cgroup_of
 from engines.engine import IMAGE, Engine
 
 _numbers = itertools.count(1)
@@ -220,3 +220,16 @@ def test_files_that_are_passed_to_exec_arrive(podman: Engine, sleeper: str, tmp_
     command = " ".join([*podman.argv, "exec", "--preserve-fds", "1", sleeper, "cat", "/proc/self/fd/3"])
     result = subprocess.run(["sh", "-c", f"{command} 3<{tmp_path}/given >{tmp_path}/out"], env=podman.env, check=False)
     assert (result.returncode, (tmp_path / "out").read_text()) == (0, "given\n")
+
+
+def test_a_detached_container_keeps_no_pipe_of_the_caller(podman: Engine) -> None:
+    name = f"box{next(_numbers)}"
+    argv = [*podman.argv, "run", *IN_OUR_CGROUP, "--detach", "--name", name, IMAGE, "sleep", "1000"]
+    assert subprocess.run(argv, env=podman.env, capture_output=True, check=False, timeout=20 * TIME_SCALE).returncode == 0
+    podman("rm", "--force", "--time", "0", name)
+
+
+def test_containers_at_the_same_time(podman: Engine) -> None:
+    argv = [*podman.argv, "run", *IN_OUR_CGROUP, "--rm", IMAGE, "echo", "hello"]
+    running = [subprocess.Popen(argv, env=podman.env, stdout=subprocess.PIPE, text=True) for _ in range(8)]
+    assert [(one.communicate()[0], one.returncode) for one in running] == [("hello\n", 0)] * 8
