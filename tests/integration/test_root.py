@@ -208,8 +208,10 @@ def test_what_is_mounted_in_the_root_comes_along_and_stays_the_hosts(
     below = tmp_path / "mounted/below"
     below.mkdir()
     subprocess.run(["mount", "-t", "tmpfs", "tmpfs", below], check=True)
-    (below / "file").write_text("of the host")
-    script = "cat /below/file && umount /below && mount -t tmpfs x /tmp && ls /below"
+    (below / "deeper").mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "tmpfs", below / "deeper"], check=True)
+    (below / "deeper/file").write_text("of the host")
+    script = "cat /below/deeper/file && umount /below/deeper && mount -t tmpfs x /below/deeper"
     box.bundle.config["process"]["args"] = ["/bin/sh", "-c", script]
     sets = ["CAP_SYS_ADMIN"]
     box.bundle.config["process"]["capabilities"] = dict.fromkeys(("bounding", "permitted", "effective"), sets)
@@ -217,7 +219,7 @@ def test_what_is_mounted_in_the_root_comes_along_and_stays_the_hosts(
     before = Path("/proc/self/mountinfo").read_text()
     assert box.run().stdout == "of the host"
     assert Path("/proc/self/mountinfo").read_text() == before
-    subprocess.run(["umount", below], check=True)
+    subprocess.run(["umount", "--recursive", below], check=True)
 
 
 @pytest.mark.parametrize("propagation", ["private", "slave", "shared", "unbindable"])
