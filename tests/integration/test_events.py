@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import select
 import shutil
 import subprocess
 from collections.abc import Callable
@@ -11,8 +13,9 @@ from typing import Any
 
 import pytest
 
-from bundles import TIME_SCALE, Container, Runtime, cgroup_of, hierarchies, make_bundle, wait_until
+from bundles import PREFIX, TIME_SCALE, Container, Runtime, cgroup_of, hierarchies, make_bundle, wait_until
 from ocipy.linux.cgroups.host import read_cgroup_host
+from ocipy.linux.cgroups.oom import OomWatch
 from ocipy.linux.cgroups.stats import read_stats
 
 Make = Callable[..., Container]
@@ -83,13 +86,27 @@ def test_want_of_memory_is_told(container: Make, follow: Callable[..., Follower]
     assert "survived" in box.output.read_text()
 
 
-def test_the_end_of_the_cgroup_is_no_want_of_memory(container: Make, follow: Callable[..., Follower]) -> None:
+def test_a_container_that_is_deleted_ends_the_command(container: Make, follow: Callable[..., Follower]) -> None:
     box = container("/bin/sleep", "300")
     box.create()
     follower = follow(box, "1h")
     wait_until(lambda: "eventfd" in str([link.readlink() for link in fds(follower)]), 10, "the eventfd")
     box.delete("--force")
     assert (follower.wait(), follower.told()) == (0, [])
+
+
+def test_the_end_of_a_cgroup_is_no_want_of_memory() -> None:
+    path = hierarchies()["memory"] / f"{PREFIX}-oom"
+    path.mkdir()
+    try:
+        watch = OomWatch({"memory": str(path)})
+    finally:
+        path.rmdir()
+    poll = select.poll()
+    poll.register(watch.fd, watch.mask)
+    assert poll.poll(10_000)
+    assert not watch.happened()
+    os.close(watch.fd)
 
 
 def fds(follower: Follower) -> list[Path]:

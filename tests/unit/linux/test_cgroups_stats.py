@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
+from ocipy.linux.cgroups.oom import OomWatch
 from ocipy.linux.cgroups.stats import read_stats
 
 
@@ -80,3 +82,18 @@ def test_v2_tells_the_same_of_its_own_files(tmp_path: Path) -> None:
     assert [found["blkio"][name][0] for name in ("ioServiceBytesRecursive", "ioServicedRecursive")] == [
         {**disk, "value": 1}, {**disk, "value": 3},
     ]  # fmt: skip
+
+
+def test_v2_counts_what_was_killed_for_want_of_memory(tmp_path: Path) -> None:
+    box = files(tmp_path / "box", {"memory.events": "oom 1\noom_kill 1\noom_group_kill 0\n"})
+    watch = OomWatch({"": box})
+    found = []
+    for oom, kills in ((2, 1), (2, 2), (2, 2)):
+        (tmp_path / "box/memory.events").write_text(f"oom {oom}\noom_kill {kills}\noom_group_kill 9\n")
+        found.append(watch.happened())
+    assert found == [False, True, False]
+    os.close(watch.fd)
+
+
+def test_without_a_memory_controller_there_is_nothing_to_watch(tmp_path: Path) -> None:
+    assert OomWatch({"": str(tmp_path)}).fd == OomWatch({"cpu": str(tmp_path), "": str(tmp_path)}).fd == -1
