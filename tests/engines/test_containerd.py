@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import itertools
 import os
+import signal
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from bundles import Result, cgroup_of, wait_until
@@ -136,3 +138,11 @@ def test_a_container_of_the_hosts_network(ctr: Engine, name: str) -> None:
 def test_a_privileged_container(ctr: Engine, name: str) -> None:
     result = ctr("run", "--rm", "--privileged", *runtime(ctr), IMAGE, name, "sh", "-c", "mount -t tmpfs none /mnt && echo mounted")
     assert result.stdout == "mounted\n"
+
+
+def test_a_task_of_a_killed_shim_is_cleaned_up(ctr: Engine, sleeper: str) -> None:
+    """containerd then deletes by force, with none of the flags of create."""
+    pid = int(ctr("task", "list").stdout.splitlines()[1].split()[1])
+    shim = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+    os.kill(shim, signal.SIGKILL)
+    wait_until(lambda: not Path(f"/proc/{pid}/root").exists(), 10, "the container to end")

@@ -258,3 +258,28 @@ def test_containers_at_the_same_time(docker: Engine) -> None:
     argv = [*docker.argv, "run", "--rm", IMAGE, "echo", "hello"]
     running = [subprocess.Popen(argv, env=docker.env, stdout=subprocess.PIPE, text=True) for _ in range(8)]
     assert [(one.communicate()[0], one.returncode) for one in running] == [("hello\n", 0)] * 8
+
+
+@pytest.mark.parametrize("flags", [("--memory", "6m"), ("--pids-limit", "2"), ("--cpus", "0.01")], ids=" ".join)
+def test_the_smallest_limits_let_a_program_start_and_exec(docker: Engine, flags: tuple[str, ...]) -> None:
+    name = f"box{next(_numbers)}"
+    run(docker, "sleep", "1000", flags=("--detach", "--name", name, *flags))
+    assert docker("exec", name, "echo", "hello").stdout == "hello\n"
+    docker("rm", "--force", name)
+
+
+def test_a_signal_that_is_named_arrives(docker: Engine) -> None:
+    name = f"box{next(_numbers)}"
+    run(docker, "sh", "-c", "trap 'exit 6' USR1; echo ready; while :; do sleep 0.1; done", flags=("--detach", "--name", name))
+    wait_until(lambda: docker("logs", name).stdout == "ready\n", 10, "the program")
+    docker("kill", "--signal", "USR1", name)
+    assert docker("wait", name).stdout == "6\n"
+    docker("rm", name)
+
+
+def test_files_are_copied_in_and_out(docker: Engine, sleeper: str, tmp_path: Path) -> None:
+    (tmp_path / "in").write_text("copied\n")
+    docker("cp", tmp_path / "in", f"{sleeper}:/in")
+    assert docker("exec", sleeper, "cat", "/in").stdout == "copied\n"
+    docker("cp", f"{sleeper}:/in", tmp_path / "out")
+    assert (tmp_path / "out").read_text() == "copied\n"
