@@ -47,7 +47,8 @@ def check(process: Process, pointer: str) -> list[str]:
         for index, item in enumerate(names):
             if item not in BITS:
                 warnings.append(f'{pointer}/capabilities/{name}/{index}: "{printable(item)}" is not a capability; it is left out')
-    if not (process.get("user") or {}).get("uid"):
+    user = process.get("user")
+    if not user or not user.get("uid"):
         # Root's programs have all that is permitted and bounding, ambient or not: nothing is lost, and Buildah always asks for it.
         masks["ambient"] &= ~(masks["permitted"] & masks["bounding"])
     for name, within in (("effective", "permitted"), ("ambient", "permitted"), ("ambient", "inheritable")):
