@@ -49,9 +49,7 @@ def run(invocation: Invocation) -> int:
         resources = parse_resources(_read_stdin(), "standard input")
     else:
         resources = parse_resources(read_file(path), path) if path else resources_of(given)
-    entry = Store(invocation["root"]).open(invocation.args[0])
-    entry.lock(wait=False)
-    update(entry, resources)
+    update(Store(invocation["root"]).open(invocation.args[0]), resources)
     return 0
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import fcntl
+
 from ocipy.container.state import status
 from ocipy.errors import ConfigError, NotRunningError, StateError
 from ocipy.warning import warn
@@ -13,10 +15,12 @@ if TYPE_CHECKING:
 
 
 def update(entry: Entry, resources: Resources) -> None:
-    """Change the limits that ``resources`` names, all or none. The entry is locked by the caller.
+    """Change the limits that ``resources`` names, all or none.
 
     Raises NotRunningError unless it is created, running or paused; ConfigError, CgroupError.
     """
+    # One at a time, for what it may have to put back. Not the lock of commands: a poststart hook may update.
+    fcntl.flock(entry.dirfd, fcntl.LOCK_EX)
     record = entry.read()
     found = status(entry, record)
     if found not in ("created", "running", "paused"):

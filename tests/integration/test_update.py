@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -188,6 +189,25 @@ def test_a_stopped_container_cannot_be_updated(box: Container, runtime: Runtime)
     box.wait_exit(pid)
     refused = runtime("update", "--memory", "50m", box.id, check=False)
     assert refused.stderr == f'ocipy: cannot update a stopped container: container not running: "{box.id}"\n'
+
+
+def test_updates_at_the_same_time_all_succeed(box: Container, runtime: Runtime) -> None:
+    shares = [str(number) for number in range(201, 207)]
+    argv = [runtime.path, "--root", str(runtime.root), "update", box.id, "--cpu-share"]
+    errors = runtime.directory / "errors"
+    with open(errors, "wb") as file:
+        started = [subprocess.Popen([*argv, number], stdin=subprocess.DEVNULL, stdout=file, stderr=file) for number in shares]
+        assert [process.wait(20) for process in started] == [0] * 6, errors.read_text()
+    assert read(box, "cpu.shares") in shares
+
+
+def test_a_poststart_hook_may_update_its_container(container: Make, runtime: Runtime) -> None:
+    made = container("/bin/sleep", "300")
+    args = ["ocipy", "--root", str(runtime.root), "update", "--cpu-share", "300", made.id]
+    made.bundle.config["hooks"] = {"poststart": [{"path": runtime.path, "args": args, "timeout": 10}]}
+    made.bundle.write()
+    made.run("--detach")
+    assert read(made, "cpu.shares") == "300"
 
 
 @pytest.mark.skipif(shutil.which("runc") is None, reason="runc is not installed: nothing to compare with")
