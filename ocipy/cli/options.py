@@ -187,16 +187,20 @@ def parse(argv: list[str], into: Invocation) -> None:
     into.args = []
     if name in ("help", "h"):
         into.flags["help"] = True
-        into.verb = words[0] if words and words[0] in VERBS else ""
+        into.verb = _known(words[0]) if words else ""
         return
-    verb = VERBS.get(name)
-    if verb is None:
-        raise UsageError(f'unknown command "{name}" (ocipy --help lists the commands)')
-    into.verb = name
+    into.verb = _known(name)
+    verb = VERBS[name]
     _defaults(verb.flags, into.flags)
     into.args += _scan(words, verb.flags, into.flags, into.args, name, mixed=verb.mixed)
     if not into.flags["help"]:
         _check_count(name, verb, len(into.args))
+
+
+def _known(name: str) -> str:
+    if name not in VERBS:
+        raise UsageError(f'unknown command "{name}" (ocipy --help lists the commands)')
+    return name
 
 
 def _defaults(flags: tuple[Flag, ...], values: dict[str, Any]) -> None:

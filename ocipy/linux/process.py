@@ -156,8 +156,10 @@ def apply_rlimit(step: Step, pid: int) -> None:
         sys.prlimit(pid, RESOURCES[name], step.get("soft"), step.get("hard"))
     except OSError as error:
         what = f"set {name} to {step.get('soft')}:{step.get('hard')}"
-        highest = "above /proc/sys/fs/nr_open" if name == "RLIMIT_NOFILE" else "above the hard limit of ocipy itself"
-        detail = f"a limit {highest} takes more privilege" if error.errno == errno.EPERM else ""
+        detail = ""
+        if error.errno == errno.EPERM:
+            detail = "it takes privilege to exceed the hard limit of ocipy itself"
+            detail += "; /proc/sys/fs/nr_open is the most" if name == "RLIMIT_NOFILE" else ""
         raise CapabilityError(error.errno or 0, what, "prlimit", step.origin, detail) from None
 
 
