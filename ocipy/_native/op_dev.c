@@ -11,6 +11,23 @@ long do_make_directory(const struct step *step)
 	return fd < 0 ? fd : 0;
 }
 
+/*
+ * The /dev of the host can come in as a bind mount, with a root that has it mounted, or through links. It is not ours to
+ * change: its ptmx, replaced by a link, would be gone for the host. Until the root is pivoted "/dev" is the host's.
+ */
+static int is_of_host(int parent)
+{
+	static struct statx dev, root;
+	struct statx info;
+
+	if (!dev.stx_mask && (SYS_QUIET(statx, AT_FDCWD, "/dev", 0, STATX_BASIC_STATS, &dev) < 0 ||
+			      SYS_QUIET(statx, AT_FDCWD, "/", 0, STATX_BASIC_STATS, &root) < 0))
+		return 0;
+	if (stat_fd(parent, &info) < 0 || info.stx_dev_major != dev.stx_dev_major || info.stx_dev_minor != dev.stx_dev_minor)
+		return 0;
+	return info.stx_ino == dev.stx_ino || root.stx_dev_major != dev.stx_dev_major || root.stx_dev_minor != dev.stx_dev_minor;
+}
+
 /* A node that is there already must be the one asked for: the specification demands an error otherwise. */
 static long verify_node(int parent, const char *name, u64 mode, u64 rdev)
 {
@@ -40,7 +57,10 @@ long do_device(const struct step *step)
 
 	if (parent < 0)
 		return parent;
-	error = SYS(mknodat, parent, name, mode, (minor & 0xff) | (major & 0xfff) << 8 | (minor & ~0xffULL) << 12);
+	if (is_of_host(parent))
+		error = -EEXIST;
+	else
+		error = SYS(mknodat, parent, name, mode, (minor & 0xff) | (major & 0xfff) << 8 | (minor & ~0xffULL) << 12);
 	if (error == -EEXIST)
 		error = verify_node(parent, name, mode, rdev);
 	else if (error == 0) {
@@ -60,6 +80,10 @@ long do_symlink(const struct step *step)
 
 	if (parent < 0)
 		return parent;
+	if (is_of_host(parent)) {
+		close_fd(parent);
+		return 0;
+	}
 	error = SYS(symlinkat, target, parent, name);
 	if (error == -EEXIST && NUMBER(step, SYMLINK, replace)) {
 		error = SYS(unlinkat, parent, name, 0);

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from posixpath import normpath
+
+from ocipy.config.mounts import destination, is_bind, parse_options
 from ocipy.errors import MountError
 from ocipy.linux import sys
 from ocipy.plan import ops
@@ -34,16 +37,15 @@ LINKS = (
 
 def binds_dev(config: Config) -> bool:
     """Is /dev the host's or another's, bound in? Then nothing is made there."""
-    for mount in config.get("mounts") or ():
-        options = mount.get("options") or ()
-        if mount["destination"].rstrip("/") == "/dev" and ("bind" in options or "rbind" in options or mount.get("type") == "bind"):
-            return True
-    return False
+    return any(destination(mount) == "/dev" and is_bind(mount, parse_options(mount.get("options") or ()))
+               for mount in config.get("mounts") or ())  # fmt: skip
 
 
 def wanted_devices(config: Config) -> list[tuple[str, Device]]:
     """(JSON pointer, device): the config's, then the defaults that the config does not have itself."""
     own = [(f"/linux/devices/{index}", device) for index, device in enumerate(config.get("linux", {}).get("devices") or ())]
+    if binds_dev(config):
+        return [(origin, device) for origin, device in own if not normpath(device["path"]).startswith("/dev/")]
     paths = {device["path"] for _, device in own}
     return own + [("", device) for device in DEFAULT_DEVICES if device["path"] not in paths]
 
@@ -55,7 +57,7 @@ def can_make_nodes(found: Namespaces, host: Host) -> bool:
 
 def plan_open(config: Config, found: Namespaces, host: Host) -> list[Step]:
     """For a user namespace: the runtime opens the host's nodes, checking that they are what the config says."""
-    if binds_dev(config) or can_make_nodes(found, host) or host.uid != 0:
+    if can_make_nodes(found, host) or host.uid != 0:
         return []
     return [
         Step(ops.OPEN_DEVICE, origin, slot=f"device:{device['path']}", path=device["path"], type=device["type"],
@@ -66,8 +68,6 @@ def plan_open(config: Config, found: Namespaces, host: Host) -> list[Step]:
 
 def plan_make(config: Config, found: Namespaces, host: Host) -> list[Step]:
     """The nodes, the links of /dev, and ptmx as a link to the container's own."""
-    if binds_dev(config):
-        return []
     steps: list[Step] = []
     for origin, device in wanted_devices(config):
         path = device["path"]
@@ -81,6 +81,8 @@ def plan_make(config: Config, found: Namespaces, host: Host) -> list[Step]:
             steps.append(Step(ops.BIND, origin, dest=path, source=path, recursive=0))
         else:
             steps.append(Step(ops.ATTACH, origin, dest=path, tree=f"device:{path}"))
+    if binds_dev(config):
+        return steps
     steps += [Step(ops.SYMLINK, target=target, path=path) for target, path in LINKS]
     steps.append(Step(ops.SYMLINK, target="pts/ptmx", path="/dev/ptmx", replace=1))
     return steps
