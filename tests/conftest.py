@@ -86,9 +86,15 @@ def _clean_cgroup_tree() -> None:
 def cgroups() -> set[str]:
     """Directories of cgroups that this session's containers made, deepest last."""
     found: set[str] = set()
-    for point in set(hierarchies().values()):
-        for directory, names, _ in os.walk(point):
-            found.update(os.path.join(directory, name) for name in names if PREFIX in os.path.join(directory, name))
+    left = [str(point) for point in set(hierarchies().values())]
+    while left:  # not os.walk: in Python 3.11 it recurses, and a tree of cgroups may be very deep
+        try:
+            with os.scandir(left.pop()) as entries:
+                below = [entry.path for entry in entries if entry.is_dir(follow_symlinks=False)]
+        except OSError:
+            continue  # it is gone meanwhile
+        left += below
+        found.update(path for path in below if PREFIX in path)
     return {path for path in found if not path.endswith("/" + PREFIX)}
 
 
