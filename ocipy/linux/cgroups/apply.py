@@ -70,9 +70,10 @@ def _check_fit(step: Step, path: str) -> None:
         if _read(path, file).strip() not in ("", "THAWED", "0"):
             detail = "thaw it, or choose another cgroupsPath: a container in it could not start"
             raise CgroupError(0, f"use the cgroup {path}", pointer=step.origin, detail=f"it exists and is frozen; {detail}")
-    found = [directory for directory, _, _ in os.walk(path) if _read(directory, "cgroup.procs")]
-    if found:
-        count = sum(len(_read(directory, "cgroup.procs").split()) for directory in found)
+    from ocipy.linux.cgroups.tree import descend
+
+    count = sum(len(_read(name, "cgroup.procs", parent).split()) for parent, name in descend(path))
+    if count:
         detail = "its limits and its end would be theirs too: choose another cgroupsPath"
         raise CgroupError(0, f"use the cgroup {path}", pointer=step.origin, detail=f"it has {count} processes already; {detail}")
 
@@ -164,15 +165,15 @@ def apply_open(step: Step) -> int:
         raise _explain_enter(step, path.removesuffix("/tasks"), error, 0) from None
 
 
-def _read(path: str, file: str) -> str:
+def _read(path: str, file: str, parent: int | None = None) -> str:
     try:
-        return _read_or_raise(path, file)
+        return _read_or_raise(path, file, parent)
     except OSError:
         return ""
 
 
-def _read_or_raise(path: str, file: str) -> str:
-    fd = os.open(f"{path}/{file}", os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+def _read_or_raise(path: str, file: str, parent: int | None = None) -> str:
+    fd = os.open(f"{path}/{file}", os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW, dir_fd=parent)
     try:
         return os.read(fd, 65536).decode()
     finally:

@@ -8,6 +8,10 @@ import time
 
 from ocipy.errors import CgroupError
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
 PATIENCE = 10.0  # seconds that a freeze may take: a process in an uninterruptible sleep does not freeze until it wakes
 
 
@@ -53,12 +57,17 @@ def thaw(paths: dict[str, str], *, nested: bool = False) -> None:
     if path is None:
         return
     file, value = ("freezer.state", "THAWED") if "freezer" in paths else ("cgroup.freeze", "0")
-    for directory in [each for each, _, _ in os.walk(path)] if nested else [path]:
+    directories: Iterable[tuple[int | None, str]] = [(None, path)]
+    if nested:
+        from ocipy.linux.cgroups.tree import descend
+
+        directories = descend(path)
+    for parent, name in directories:
         try:
-            _write(directory, file, value)
+            _write(name, file, value, parent)
         except OSError as error:
             if error.errno not in (errno.ENOENT, errno.ENODEV):
-                raise CgroupError(error.errno or 0, f"thaw the cgroup {directory}", "write") from None
+                raise CgroupError(error.errno or 0, f"thaw the cgroup {name} in {path}", "write") from None
 
 
 def _read(path: str, file: str) -> str:
@@ -74,8 +83,8 @@ def _read(path: str, file: str) -> str:
         os.close(fd)
 
 
-def _write(path: str, file: str, value: str) -> None:
-    fd = os.open(f"{path}/{file}", os.O_WRONLY | os.O_CLOEXEC)
+def _write(path: str, file: str, value: str, parent: int | None = None) -> None:
+    fd = os.open(f"{path}/{file}", os.O_WRONLY | os.O_CLOEXEC, dir_fd=parent)
     try:
         os.write(fd, value.encode())
     finally:

@@ -6,6 +6,7 @@ import errno
 import os
 
 from ocipy.linux.cgroups.freezer import freeze, is_frozen, thaw
+from ocipy.linux.cgroups.tree import descend
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -31,8 +32,8 @@ def processes(paths: dict[str, str]) -> list[int]:
 
 
 def _members(path: str, *, recursive: bool) -> Iterator[int]:
-    for directory in [each for each, _, _ in os.walk(path)] if recursive else [path]:
-        for word in _read_all(directory + "/cgroup.procs").split():
+    for parent, name in descend(path) if recursive else [(None, path)]:
+        for word in _read_all(name + "/cgroup.procs", parent).split():
             if word != b"0":  # of a pid namespace that we do not see into
                 yield int(word)
 
@@ -114,9 +115,9 @@ def _kill_by_kernel(path: str) -> None:
         os.close(fd)
 
 
-def _read_all(path: str) -> bytes:
+def _read_all(path: str, parent: int | None) -> bytes:
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC, dir_fd=parent)
     except OSError:
         return b""
     chunks = []

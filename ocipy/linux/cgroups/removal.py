@@ -7,6 +7,7 @@ import os
 import time
 
 from ocipy.errors import CgroupError
+from ocipy.linux.cgroups.tree import descend
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -42,9 +43,9 @@ def remove(paths: Iterable[str], deadline_s: float = DEADLINE) -> None:
             _remove_parent(path)
 
 
-def _removed(path: str) -> bool:
+def _removed(path: str, parent: int | None = None) -> bool:
     try:
-        os.rmdir(path)
+        os.rmdir(path, dir_fd=parent)
     except FileNotFoundError:
         return True
     except OSError as error:
@@ -55,9 +56,9 @@ def _removed(path: str) -> bool:
 
 
 def _remove_tree(path: str) -> bool:
-    for directory, _, _ in os.walk(path, topdown=False):
-        if not _removed(directory):
-            _thaw(directory)
+    for parent, name in descend(path):
+        if not _removed(name, parent):
+            _thaw(name, parent)
     return not os.path.isdir(path)
 
 
@@ -69,10 +70,10 @@ def _remove_parent(path: str) -> None:
             raise CgroupError(error.errno or 0, f"remove the cgroup {path}", "rmdir") from None
 
 
-def _thaw(path: str) -> None:
+def _thaw(path: str, parent: int) -> None:
     for file, value in (("freezer.state", b"THAWED"), ("cgroup.freeze", b"0")):
         try:
-            fd = os.open(f"{path}/{file}", os.O_WRONLY | os.O_CLOEXEC)
+            fd = os.open(f"{path}/{file}", os.O_WRONLY | os.O_CLOEXEC, dir_fd=parent)
         except OSError:
             continue
         try:
