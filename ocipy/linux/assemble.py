@@ -96,10 +96,7 @@ def assemble(config: Config, host: Host, options: Options) -> Assembled:
         *_plan_stdio(spec_process, found),
         *mounts.plan_seal(config, options),
         *_plan_names(config),
-        *[
-            Step(ops.SYSCTL, "/linux/sysctl/" + pointer_escape(name), path="sys/" + sysctl_path(name), value=value)
-            for name, value in (linux.get("sysctl") or {}).items()
-        ],
+        *[_plan_sysctl(name, value) for name, value in (linux.get("sysctl") or {}).items()],
         *masks.plan(config, host),
         *root.plan_readonly(config, found),
         # After the masks: of an unbindable root nothing could be cloned.
@@ -227,6 +224,14 @@ def _plan_names(config: Config) -> list[Step]:
     if config.get("domainname"):
         steps.append(Step(ops.DOMAINNAME, "/domainname", name=config["domainname"]))
     return steps
+
+
+def _plan_sysctl(name: str, value: str) -> Step:
+    origin, path = "/linux/sysctl/" + pointer_escape(name), sysctl_path(name)
+    if path == "kernel/domainname":
+        # Its file is the host's root's, in a user namespace too.
+        return Step(ops.DOMAINNAME, origin, name=value)
+    return Step(ops.SYSCTL, origin, path="sys/" + path, value=value)
 
 
 def _plan_attributes(spec_process: Process, linux: Linux, *, origin: str) -> list[Step]:
