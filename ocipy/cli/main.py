@@ -8,9 +8,10 @@ import sys
 
 from ocipy import warning
 from ocipy.cli.options import Invocation, parse
-from ocipy.errors import OcipyError, UsageError
+from ocipy.errors import OcipyError, StepError, UsageError
 
 EXEC_FAILURE = 255  # a failure of ocipy itself in exec, so that it is not taken for the program's code
+_HIDDEN = "this kernel should have it: is there a sandbox around ocipy, such as a seccomp filter, that hides it?"
 
 
 def main(argv: list[str]) -> int:
@@ -85,6 +86,8 @@ def _too_old(error: BaseException) -> BaseException:
         check_kernel()
     except OcipyError as explained:
         return explained
+    if isinstance(error, StepError) and not error.detail:
+        error.detail = _HIDDEN
     return error
 
 
@@ -98,7 +101,9 @@ def _in_words(error: BaseException) -> BaseException:
         from ocipy.errors import strerror
 
         place = f"{os.fsdecode(error.filename)}: " if isinstance(error.filename, str | bytes) else ""
-        return OcipyError(f"{place}{strerror(error.errno or 0)}")
+        call = getattr(error, "call", "")
+        hidden = f"; {_HIDDEN}" if error.errno == errno.ENOSYS else ""
+        return OcipyError(f"{place}{call and call + ': '}{strerror(error.errno or 0)}{hidden}")
     return OcipyError(f"unexpected {type(error).__name__}: {error} (--debug tells where)")
 
 
