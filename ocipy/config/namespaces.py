@@ -52,6 +52,8 @@ def _check_user(linux: Linux, paths: dict[str, str]) -> list[str]:
         if uids or gids:
             raise ConfigError(where, "mappings need a user namespace among linux.namespaces")
         return []
+    if "mount" not in paths:
+        raise ConfigError("/linux/namespaces", "a user namespace needs a mount namespace too: its root may not mount in the host's")
     check_mappings(uids or [], "/linux/uidMappings")
     check_mappings(gids or [], "/linux/gidMappings")
     if not paths["user"] and (not uids or not gids):

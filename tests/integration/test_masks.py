@@ -182,9 +182,12 @@ def test_a_read_only_directory_takes_what_is_mounted_below_along(container: Make
     subprocess.run(["mount", "-t", "tmpfs", "tmpfs", tmp_path / "sub"], check=True)
     more = [bind(tmp_path, "/here"), {"destination": "/here/own", "type": "tmpfs", "source": "tmpfs"}]
     (tmp_path / "own").mkdir()
-    box = container("/bin/sh", "-c", "touch /here/x /here/sub/x /here/own/x; exit 0", mutate=paths([], ["/here"], *more))
+    (tmp_path / "sub/seen").touch()
+    script = "ls /here/sub; touch /here/x /here/sub/x /here/own/x; exit 0"
+    box = container("/bin/sh", "-c", script, mutate=paths([], ["/here"], *more))
     try:
         assert box.run().stderr.count("Read-only file system") == 3
+        assert box.output.read_text() == "seen\n"
         (tmp_path / "sub/of-the-host").touch()
     finally:
         subprocess.run(["umount", tmp_path / "sub"], check=True)

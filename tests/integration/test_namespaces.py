@@ -134,6 +134,7 @@ def test_a_config_without_any_namespace_runs_in_all_of_ours(container: Make) -> 
     def change(config: Config) -> None:
         del config["linux"]["namespaces"], config["linux"]["maskedPaths"], config["linux"]["readonlyPaths"], config["hostname"]
         config["mounts"] = []
+        config["root"]["readonly"] = False
 
     box = container("/bin/probe", "sleep", mutate=change)
     box.create()
