@@ -251,7 +251,7 @@ ALLOWED = {
     | {".cli.events", ".container.events", ".linux", ".linux.cgroups", ".linux.cgroups.stats"}
     | {".config", ".config.id_list", ".config.paths"},
     ("update", "--pids-limit", "5"): CGROUPS | PLAN | {".cli.update", ".container.update", ".linux.cgroups.update"},
-    ("ps", "--format", "json"): CGROUPS - {".container.state"} | {".cli.ps", ".linux.cgroups.members"},
+    ("ps", "--format", "json"): CGROUPS - {".container.state"} | {".cli.ps", ".linux.cgroups.members", ".linux.cgroups.tree"},
 }  # fmt: skip
 STANDARD = {
     ("state",): {"_json", "fcntl", "_struct"},
