@@ -151,6 +151,17 @@ def test_our_own_mounts_keep_their_propagation(container: Make, tmp_path: Path) 
         subprocess.run(["umount", point], check=True)
 
 
+def test_on_a_host_where_everything_is_shared_its_mounts_go_too(container: Make, tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    subprocess.run(["mount", "--make-rshared", "/"], check=True)
+    try:
+        box = container("/bin/ls", "/", mutate=shares_mounts(tmpfs("/a"), tmpfs("/a/b"), bind(tmp_path / "data", "/a/c")))
+        box.run()
+        assert below(box.bundle.rootfs) == []
+    finally:
+        subprocess.run(["mount", "--make-rprivate", "/"], check=True)
+
+
 def test_links_of_the_image_lead_nowhere_else(container: Make, tmp_path: Path) -> None:
     outside = tmp_path / "outside"
     outside.mkdir()

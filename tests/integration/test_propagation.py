@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -80,4 +81,75 @@ def test_a_private_mount_does_not_see_what_the_host_mounts_later(container: Make
     box.wait_output("ready")
     subprocess.run(["mount", "-t", "tmpfs", "tmpfs", shared / "free"], check=True)
     assert " /data/free " not in box.exec("/bin/cat", "/proc/self/mountinfo").stdout
+    box.delete("--force")
+
+
+# ---- on a host where everything is shared, as systemd has it --------------------------------------------------------------------
+
+
+@pytest.fixture
+def shared_host() -> Iterator[None]:
+    """The tests' mount namespace as a host's: each mount in it is shared. Fails when a mount comes, goes, or changes."""
+    subprocess.run(["mount", "--make-rshared", "/"], check=True)
+    before = Path("/proc/self/mountinfo").read_text()
+    yield
+    after = Path("/proc/self/mountinfo").read_text()
+    subprocess.run(["mount", "--make-rprivate", "/"], check=True)
+    assert after == before
+
+
+def mounts_itself(config: Config) -> None:
+    config["process"]["args"] = ["/bin/sh", "-c", "mount -t tmpfs x /tmp && umount /dev/mqueue && umount /proc/sys"]
+    config["process"]["capabilities"] = dict.fromkeys(("bounding", "permitted", "effective"), ("CAP_SYS_ADMIN",))
+
+
+@pytest.mark.parametrize("name", [None, *[prefix + kind for kind in WANTED for prefix in ("", "r")]])
+@pytest.mark.parametrize("flags", [[], ["--no-pivot"]], ids=["pivot_root", "no pivot"])
+def test_nothing_of_a_container_shows_on_the_host(
+    container: Make, shared_host: None, name: str | None, flags: list[str]
+) -> None:
+    def change(config: Config) -> None:
+        mounts_itself(config)
+        if name:
+            config["linux"]["rootfsPropagation"] = name
+
+    container(mutate=change).run(*flags)
+
+
+def test_nothing_of_a_container_that_fails_half_way_shows_on_the_host(container: Make, shared_host: None) -> None:
+    def change(config: Config) -> None:
+        config["mounts"].append({"destination": "/x", "type": "nofs", "source": "x"})
+
+    assert container(mutate=change).create(check=False).status == 1
+
+
+@pytest.mark.parametrize("options", [[], ["rprivate"], ["rslave"], ["rshared"]], ids=["default", "rprivate", "rslave", "rshared"])
+def test_unmounting_what_was_bound_from_the_host_leaves_it_mounted(
+    container: Make, shared_host: None, options: list[str]
+) -> None:
+    def change(config: Config) -> None:
+        config["mounts"].append({"destination": "/host", "type": "bind", "source": "/", "options": ["rbind", *options]})
+        mounts_itself(config)
+        config["process"]["args"] = ["/bin/sh", "-c", "umount -l /host/sys && umount -l /host/proc && mount -t tmpfs x /host/tmp"]
+
+    container(mutate=change).run()
+
+
+def test_a_user_namespace_changes_no_mount_of_the_host(container: Make, shared_host: None) -> None:
+    def change(config: Config) -> None:
+        mounts_itself(config)
+        config["process"]["args"] = ["/bin/sh", "-c", "mount -t tmpfs x /tmp && umount /dev/mqueue"]
+        config["linux"]["namespaces"].append({"type": "user"})
+        for name in ("uidMappings", "gidMappings"):
+            config["linux"][name] = [{"containerID": 0, "hostID": 0, "size": 65536}]
+
+    container(mutate=change).run()
+
+
+def test_exec_and_delete_change_no_mount_of_the_host(container: Make, shared_host: None) -> None:
+    box = container("/bin/probe", "trap", mutate=bind(Path("/"), "rslave"))
+    box.run("--detach")
+    box.wait_output("ready")
+    box.exec("/bin/umount", "-l", "/data/proc", flags=["--cap", "CAP_SYS_ADMIN"])
+    assert os.path.exists("/proc/self")
     box.delete("--force")
