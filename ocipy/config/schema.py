@@ -85,7 +85,8 @@ def explain(kind: str, value: Any, raw: bytes, source: str) -> ConfigError:
     """What the schema has against ``value``: the first error in the order of the file, the others in ``more``."""
     text = raw.decode()
     try:
-        errors = list(islice(validator(kind).iter_errors(value), ERRORS_MAX + 1))
+        every = (error for error in validator(kind).iter_errors(value) if not _repeats(error))
+        errors = list(islice(every, ERRORS_MAX + 1))
     except ImportError:
         reason = "does not match the schema; what is wrong can be told once the Python package jsonschema is installed"
         return ConfigError("", reason, source=source)
@@ -130,6 +131,11 @@ def read_schema(name: str) -> dict[str, Any]:
         except FileNotFoundError:
             continue
     raise OcipyError(f"{name}.schema.json is missing: this installation is not complete")
+
+
+def _repeats(error: ValidationError) -> bool:
+    """A range says nothing of what is no integer, and was told to be none."""
+    return error.validator in ("minimum", "maximum") and error.instance.__class__ is not int
 
 
 def _pointer(error: ValidationError) -> str:
