@@ -91,6 +91,12 @@ class Session:
             raise self.error(step, call, errno, value)
 
     def _receive(self) -> tuple[int, int, int, int, int, list[int]]:
+        ready: dict[int, int] = {}
+        while self.stage and not ready:
+            # A stage that ends without a word may have left an init, which has the socket open and waits for us.
+            ready = dict(sys.poll([(self.sock, sys.POLLIN), (self.stage_pidfd, sys.POLLIN)], -1))
+        if self.stage and self.sock not in ready:
+            raise self._died()
         data, fds = sys.recvmsg_fds(self.sock, REPORT.size)
         if len(data) != REPORT.size:
             raise self._died()
@@ -99,8 +105,10 @@ class Session:
     def _send(self, kind: int) -> None:
         try:
             sys.sendmsg_fd(self.sock, message(kind), [])
-        except OSError:
+        except (BrokenPipeError, ConnectionResetError):
             raise self._died() from None
+        except OSError as error:  # it lives, and waits
+            raise StepError(error.errno or 0, "answer the container's init", "sendmsg") from None
 
     def _died(self) -> OcipyError:
         """Init ended without a word: the kernel killed it."""

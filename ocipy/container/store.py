@@ -98,7 +98,11 @@ class Store:
             raise StateError(f'container "{container_id}" was deleted while it was created') from None
         except OSError as error:
             raise StateError(f"cannot make the state directory {path} (--root): {strerror(error.errno or 0)}") from None
-        entry.lock(wait=False, creating=True)
+        try:
+            entry.lock(wait=False, creating=True)
+        except OSError as error:
+            entry.remove()
+            raise StateError(f"cannot lock {path}: {strerror(error.errno or 0)}") from None
         return entry
 
     def open(self, container_id: str) -> Entry:

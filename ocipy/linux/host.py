@@ -12,15 +12,16 @@ OLDEST_KERNEL = (5, 12)  # mount_setattr; docs/kernel-features.md has the rest
 
 
 class Host:
-    """``uid``: effective; ``whole_user_namespace``: we are in the host's own, where device nodes can be made; ``apparmor``:
-    the AppArmor LSM is on, ``selinux`` likewise; ``cgroup``: hierarchies."""
+    """``uid``: effective; ``whole_user_namespace``: we are in the host's own, where device nodes can be made; ``setgroups``: our
+    user namespace has not given it up; ``apparmor``: the AppArmor LSM is on, ``selinux`` likewise; ``cgroup``: hierarchies."""
 
-    __slots__ = ("apparmor", "cgroup", "selinux", "uid", "whole_user_namespace")
+    __slots__ = ("apparmor", "cgroup", "selinux", "setgroups", "uid", "whole_user_namespace")
 
     def __init__(
-        self, uid: int, cgroup: CgroupHost, *, whole_user_namespace: bool = True, apparmor: bool = False, selinux: bool = False
-    ) -> None:
-        self.uid, self.cgroup, self.whole_user_namespace = uid, cgroup, whole_user_namespace
+        self, uid: int, cgroup: CgroupHost, *, whole_user_namespace: bool = True, setgroups: bool = True, apparmor: bool = False,
+        selinux: bool = False,
+    ) -> None:  # fmt: skip
+        self.uid, self.cgroup, self.whole_user_namespace, self.setgroups = uid, cgroup, whole_user_namespace, setgroups
         self.apparmor, self.selinux = apparmor, selinux
 
 
@@ -28,10 +29,12 @@ def read_host() -> Host:
     """Reads /proc/self and /sys; raises nothing for what a restricted caller may not see."""
     from ocipy.linux.cgroups.host import read_cgroup_host
 
+    whole = _read("/proc/self/uid_map").split() == ["0", "0", "4294967295"]
     return Host(
         os.geteuid(),
         read_cgroup_host(),
-        whole_user_namespace=_read("/proc/self/uid_map").split() == ["0", "0", "4294967295"],
+        whole_user_namespace=whole,
+        setgroups=whole or not _read("/proc/self/setgroups").startswith("deny"),
         apparmor=_read("/sys/module/apparmor/parameters/enabled").startswith("Y"),
         selinux=os.path.exists("/sys/fs/selinux/enforce"),
     )

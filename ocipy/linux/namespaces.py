@@ -127,9 +127,9 @@ def become(config: Config, found: Namespaces) -> Step:
 
 
 def denies_setgroups(config: Config, host: Host) -> bool:
-    """Without privilege a single gid may be mapped only where setgroups is given up for ever."""
+    """Without privilege a single gid may be mapped only where setgroups is given up, for ever and for all namespaces below."""
     gid = config.get("linux", {}).get("gidMappings") or []
-    return host.uid != 0 and len(gid) == 1 and gid[0]["size"] == 1
+    return not host.setgroups or (host.uid != 0 and len(gid) == 1 and gid[0]["size"] == 1)
 
 
 def first_id(mappings: list[IDMapping]) -> int:

@@ -6,7 +6,7 @@ import errno
 
 from ocipy.config.capabilities import capability_mask
 from ocipy.config.rlimits import RESOURCES
-from ocipy.errors import CapabilityError, StepError
+from ocipy.errors import CapabilityError, ConfigError, StepError
 from ocipy.linux import sys
 from ocipy.plan import ops
 from ocipy.plan.step import Step
@@ -65,6 +65,8 @@ def plan_user(process: Process, origin: str, *, keep: int, set_groups: bool) -> 
     user = user_of(process)
     sets = capability_masks(process)
     groups = b"".join(gid.to_bytes(4, sys.BYTE_ORDER) for gid in user.get("additionalGids") or ())
+    if groups and not set_groups:
+        raise ConfigError(origin + "/user/additionalGids", "no groups can be set where the user namespace denies setgroups")
     cwd = process.get("cwd") or "/"
     steps = [
         Step(ops.CWD, origin + "/cwd", path=cwd, final=0, create=1),

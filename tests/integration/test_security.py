@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import json
 import os
 import re
 import shutil
@@ -25,6 +26,7 @@ from bundles import (
     Result,
     made,
     mounts,
+    probe_program,
     set_namespace,
     wait_until,
 )
@@ -321,13 +323,18 @@ def test_symlinks_that_are_swapped_meanwhile_lead_nowhere_outside(container: Mak
             box.run(check=False, timeout=10)
 
 
-def test_a_path_that_never_resolves_because_others_rename_is_an_error_soon(container: Make) -> None:
-    """Any rename on the machine makes the kernel give up a path with "..": EAGAIN, for as long as somebody goes on."""
-    box = container("/bin/true")
-    argv = ["timeout", "20", "strace", "-f", "-qq", "-o", "/dev/null", "-e", "inject=openat2:error=EAGAIN", box.runtime.path]
+def run_with_injected(box: Container, what: str) -> tuple[int, str]:
+    """Exit status and standard error of a run in which system calls fail as strace's ``inject=`` says, of ocipy and of init."""
+    argv = ["timeout", "20", "strace", "-f", "-qq", "-o", "/dev/null", "-e", f"inject={what}", box.runtime.path]
     argv += ["--root", str(box.runtime.root), "run", "--bundle", str(box.bundle.path), box.id]
     answer = subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
-    assert (answer.returncode, answer.stderr.count("\n")) == (1, 1)
+    return answer.returncode, answer.stderr
+
+
+def test_a_path_that_never_resolves_because_others_rename_is_an_error_soon(container: Make) -> None:
+    """Any rename on the machine makes the kernel give up a path with "..": EAGAIN, for as long as somebody goes on."""
+    status, said = run_with_injected(container("/bin/true"), "openat2:error=EAGAIN")
+    assert (status, said.count("\n")) == (1, 1)
 
 
 # ---- /proc and /sys ----------------------------------------------------------------------------------------------------------
@@ -583,6 +590,27 @@ def test_a_hook_of_the_image_finds_no_init_with_more_than_its_own_privilege(cont
     assert seen == {"CapPrm": f"{1 << 5:016x}", "CapEff": f"{1 << 5:016x}", "Seccomp": "2"}
 
 
+@pytest.mark.parametrize("kind", ["prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop"])
+def test_a_hook_has_stdio_open_and_nothing_else(container: Make, tmp_path: Path, kind: str) -> None:
+    """Neither what leaked into the runtime nor its sockets, its state and the descriptors of init."""
+    place = "/seen" if kind == "startContainer" else tmp_path / "seen"
+    script = f"exec {'/bin/probe' if kind == 'startContainer' else probe_program()} >{place}"
+
+    def hooked(config: Config) -> None:
+        config["hooks"] = {kind: [{"path": "/bin/sh", "args": ["sh", "-c", script], "env": ["PATH=/bin:/usr/bin"]}]}
+
+    box = container("/bin/true", mutate=together(writable, hooked))
+    leaks = [os.open("/", os.O_RDONLY) for _ in range(5)]
+    try:
+        box.run(pass_fds=leaks)
+    finally:
+        for fd in leaks:
+            os.close(fd)
+    seen = json.loads((box.bundle.rootfs / "seen" if kind == "startContainer" else tmp_path / "seen").read_text())
+    assert sorted(seen["fds"]) == ["0", "1", "2"]
+    assert seen["signals"]["blocked"] == seen["signals"]["ignored"] == []
+
+
 def test_a_user_namespace_without_a_cgroup_namespace_cannot_write_cgroups(container: Make) -> None:
     """CVE-2023-25809."""
     script = "for d in /sys/fs/cgroup/*/; do mkdir $d/x && echo $d; echo 0 >$d/cgroup.procs && echo $d; done; true"
@@ -642,3 +670,57 @@ def test_a_huge_id_map_is_one_line_of_error(container: Make) -> None:
     answer: Result = container("/bin/true", mutate=many).run(check=False)
     assert answer.status == 1
     assert len(answer.stderr.splitlines()) == 1 and "uidMappings" in answer.stderr
+
+
+CLONE3 = 435  # of every architecture
+
+
+def fork_as(pid: int) -> None:
+    """A child that has this pid, which must be free, and sleeps."""
+    import ctypes
+    import struct
+
+    wanted = ctypes.c_int(pid)
+    args = struct.pack("11Q", 0, 0, 0, 0, 17, 0, 0, 0, ctypes.addressof(wanted), 1, 0)  # exit_signal, set_tid, set_tid_size
+    libc = ctypes.CDLL(None, use_errno=True)
+    got = libc.syscall(CLONE3, args, len(args))
+    if got == 0:
+        os.execv("/bin/sleep", ["sleep", "100"])
+    assert got == pid, os.strerror(ctypes.get_errno())
+
+
+def test_a_process_that_got_the_pid_of_a_dead_container_is_left_alone(container: Make) -> None:
+    for number in range(4):
+        box = container("/bin/sleep", "100")
+        box.run("--detach")
+        pid = box.pid
+        box.kill("KILL")
+        box.wait_exit(pid)
+        fork_as(pid)
+        try:
+            assert box.status == "stopped"
+            assert box.kill("KILL", check=False).status == box.kill("KILL", "--all", check=False).status == 1
+            assert box.start(check=False).status == 1
+            assert box.exec("/bin/true", check=False).status != 0
+            box.delete(*(["--force"] if number % 2 else []))
+            assert os.waitpid(pid, os.WNOHANG) == (0, 0)
+        finally:
+            os.kill(pid, 9)
+            os.waitpid(pid, 0)
+
+
+FAILING = [
+    *[f"sendmsg:error=ENOMEM:when={number}" for number in range(1, 6)], "flock:error=ENOLCK", "socketpair:error=EMFILE",
+    "memfd_create:error=EMFILE:when=2", "mkdir:error=ENOSPC:when=3", "renameat:error=ENOSPC", "execveat:error=ENOMEM",
+    "clone3:error=EAGAIN", "move_mount:error=ENOMEM:when=3", "fsconfig:error=ENOMEM:when=2", "pivot_root:error=EPERM",
+    "capset:error=EPERM", "openat2:error=EMFILE:when=4", "open_tree:error=EPERM", "mknodat:error=EPERM:when=2",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("what", FAILING)
+def test_a_system_call_that_fails_is_one_line_of_error_and_leaves_nothing(container: Make, what: str) -> None:
+    """The fixtures see what is left."""
+    box = container("/bin/true")
+    status, said = run_with_injected(box, what)
+    assert (status, said.count("\n")) == (1, 1), said
+    assert not list(box.runtime.root.glob("*"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 from collections.abc import Callable
@@ -53,7 +54,7 @@ def lines(file: str, pid: int) -> list[list[int]]:
     return [[int(word) for word in line.split()] for line in Path(f"/proc/{pid}/{file}").read_text().splitlines()]
 
 
-# ---- maps -----------------------------------------------------------------------------------------------------------------------
+# ---- maps ----------------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -147,7 +148,7 @@ def test_maps_that_the_kernel_cannot_take_are_an_error_of_one_short_line(contain
     assert len(answer.stderr) < 300
 
 
-# ---- who owns what --------------------------------------------------------------------------------------------------------------
+# ---- who owns what -------------------------------------------------------------------------------------------------------------
 
 
 def test_what_is_made_inside_belongs_to_the_mapped_users_outside(container: Make) -> None:
@@ -211,7 +212,7 @@ def test_a_source_in_a_directory_that_the_mapped_root_may_not_enter_is_bound(con
     assert box.run().stdout == "here"
 
 
-# ---- the rest of the container --------------------------------------------------------------------------------------------------
+# ---- the rest of the container -------------------------------------------------------------------------------------------------
 
 
 def test_all_of_the_default_config_is_there(container: Make) -> None:
@@ -284,3 +285,58 @@ def test_mount_points_are_not_made_in_a_rootfs_of_the_hosts_root(container: Make
     assert "on /new/point (" in answer.stderr
     assert "(/mounts/7)" in answer.stderr
     assert "does the container's root own" in answer.stderr
+
+
+# ---- a runtime that is in a user namespace itself ------------------------------------------------------------------------------
+
+
+def run_inside(box: Container, *, setgroups: bool) -> dict[str, Any]:
+    """As in `podman unshare`, or in a container: root, but not the host's."""
+    runtime = [box.runtime.path, "--root", str(box.runtime.root), "--cgroup-manager", "disabled"]
+    script = 'echo ready; read go; exec unshare --mount --pid --fork --mount-proc "$@"'
+    argv = ["unshare", "--user", "sh", "-c", script, "sh", *runtime, "run", "--bundle", str(box.bundle.path), box.id]
+    with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout
+        assert process.stdout.readline() == "ready\n"
+        if not setgroups:
+            Path(f"/proc/{process.pid}/setgroups").write_text("deny")
+        for name in ("uid_map", "gid_map"):
+            Path(f"/proc/{process.pid}/{name}").write_text("0 0 65536")
+        said, complaint = process.communicate("go\n", timeout=30)
+    assert process.returncode == 0, complaint
+    report: dict[str, Any] = json.loads(said)
+    return report
+
+
+def without_cgroups(config: Config) -> None:
+    del config["linux"]["cgroupsPath"], config["linux"]["resources"]
+    config["mounts"] = [mount for mount in config["mounts"] if mount["type"] != "cgroup"]
+
+
+@pytest.mark.parametrize("setgroups", [True, False], ids=["", "without setgroups"])
+@pytest.mark.parametrize("nested", [False, True], ids=["", "that makes another"])
+def test_a_runtime_in_a_user_namespace_runs_containers(container: Make, nested: bool, setgroups: bool) -> None:
+    def change(config: Config) -> None:
+        without_cgroups(config)
+        if nested:
+            mapped(((0, 1000, 1000),))(config)
+        if setgroups:
+            config["process"]["user"] = {"uid": 1, "gid": 2, "additionalGids": [3]}
+
+    box = container(mutate=change)
+    if nested:
+        give_rootfs(box, 1000)
+    report = run_inside(box, setgroups=setgroups)
+    assert report["uid_map"].split() == (["0", "1000", "1000"] if nested else ["0", "0", "65536"])
+    assert (report["uid"], report["groups"]) == ((1, [3]) if setgroups else (0, report["groups"]))
+    assert report["dev"]["/dev/null"]["type"] == "c"
+    assert mount_at(report, "/sys")["type"] == "sysfs"
+
+
+def test_groups_that_cannot_be_set_are_an_error(container: Make) -> None:
+    def change(config: Config) -> None:
+        without_cgroups(config)
+        config["process"]["user"] = {"uid": 0, "gid": 0, "additionalGids": [3]}
+
+    with pytest.raises(AssertionError, match="additionalGids"):
+        run_inside(container(mutate=change), setgroups=False)
