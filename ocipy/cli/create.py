@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ocipy.container.lifecycle import Request, create, send_console, set_plan_environment
+from ocipy.container.lifecycle import Request, create, send_console, set_notify, set_plan_environment
 from ocipy.container.store import Store
 
 TYPE_CHECKING = False
@@ -28,6 +28,7 @@ def make_request(invocation: Invocation) -> Request:
     options.preserve_fds = invocation["preserve-fds"]
     options.cgroup_manager = cgroup_manager(invocation)
     set_plan_environment(options)
+    set_notify(request)
     return request
 
 

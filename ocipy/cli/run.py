@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 from ocipy.cli.create import make_request
 from ocipy.container import foreground
 from ocipy.container.lifecycle import Created, create, send_console
@@ -28,15 +30,26 @@ def run(invocation: Invocation) -> int:
 
     if not invocation["detach"]:
         foreground.Forwarder().to(created.pidfd)  # before the program runs: whoever hears of it may signal us
+    notify = None
     try:
+        if os.environ.get("NOTIFY_SOCKET"):
+            from ocipy.container.notify import open_notify
+
+            notify = open_notify(created.entry)
         start(created.entry)
     except BaseException:
         undo(created.entry, created.record)
         raise
-    if invocation["detach"]:
-        return 0
     created.entry.unlock()
+    if invocation["detach"]:
+        if notify is not None:
+            notify.wait_ready(created.record.pid, created.pidfd)
+        return 0
+    if notify is not None:
+        notify.follow()
     code = foreground.wait(created.record.pid, created.pidfd, *ptmx)
+    if notify is not None:
+        notify.drain()
     if not invocation["keep"]:
         _delete(created)
     return code

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 from ocipy.container.start import start
 from ocipy.container.store import Store
 
@@ -14,5 +16,10 @@ def run(invocation: Invocation) -> int:
     """Exit code 0 once execve has succeeded and the poststart hooks have."""
     entry = Store(invocation["root"]).open(invocation.args[0])
     entry.lock(wait=False)
-    start(entry)
+    if not os.environ.get("NOTIFY_SOCKET"):
+        start(entry)
+        return 0
+    from ocipy.container.notify import start_and_wait
+
+    start_and_wait(entry)
     return 0

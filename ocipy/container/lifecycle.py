@@ -25,19 +25,18 @@ if TYPE_CHECKING:
 PLAN_OPTIONS = ("no_pivot", "no_new_keyring", "preserve_fds", "extra_env", "extra_mounts", "cgroup_manager")
 
 
-NOTIFY = "/run/notify/notify.sock"  # systemd's notification socket, as the container sees it
-
-
 class Request:
-    """What create and run are asked for. ``options``: what changes the plan; ``on_console`` takes the ptmx of a terminal."""
+    """What create and run are asked for. ``options``: what changes the plan; ``on_console`` takes the ptmx of a terminal;
+    ``notify``: a directory in the state directory for the socket that the container tells of itself.
+    """
 
-    __slots__ = ("bundle", "id", "on_console", "options", "pid_file", "pidfd_socket", "store")
+    __slots__ = ("bundle", "id", "notify", "on_console", "options", "pid_file", "pidfd_socket", "store")
 
     def __init__(self, store: Store, container_id: str, bundle: str) -> None:
         self.store, self.id = store, container_id
         self.bundle = os.path.abspath(bundle or ".")
         self.options = Options(container_id, self.bundle)
-        self.pid_file = self.pidfd_socket = ""
+        self.pid_file = self.pidfd_socket = self.notify = ""
         self.on_console: Callable[[int], None] | None = None
 
 
@@ -99,6 +98,8 @@ def _journal(request: Request, config: Config, assembled: Assembled, entry: Entr
     hooks = config.get("hooks") or {}
     record.hooks_after = bool(hooks.get("poststart") or hooks.get("poststop"))
     record.extra["options"] = {name: getattr(request.options, name) for name in PLAN_OPTIONS}
+    if request.notify:
+        os.mkdir(request.notify, 0o755, dir_fd=entry.dirfd)
     entry.write_config(raw)
     entry.write(record)
     return record
@@ -204,7 +205,15 @@ def set_plan_environment(options: Options) -> None:
         names = os.environ.get("LISTEN_FDNAMES")
         if names:
             options.extra_env.append(f"LISTEN_FDNAMES={names}")
-    notify = os.environ.get("NOTIFY_SOCKET", "")
-    if notify.startswith("/"):
-        options.extra_mounts.append({"destination": NOTIFY, "source": notify, "type": "bind", "options": ["bind"]})
-        options.extra_env.append(f"NOTIFY_SOCKET={NOTIFY}")
+
+
+def set_notify(request: Request) -> None:
+    """A socket in the container, where our caller has one for us (notify.py)."""
+    if not os.environ.get("NOTIFY_SOCKET"):
+        return
+    from ocipy.container import notify
+
+    if notify.wanted():
+        request.notify = notify.DIRECTORY
+        request.options.extra_mounts.append(notify.mount(f"{request.store.root}/{request.id}"))
+        request.options.extra_env.append(notify.environment())

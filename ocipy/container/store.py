@@ -6,6 +6,7 @@
     lock         flock of the command at work, whose pid, start time and kind (create or other) are its text
     init.lock    OFD write lock of init, freed by execve: held means created, free means running
     start        the socket on which init waits for start
+    notify/      notify.sock, what the container writes to that is passed on to the caller's NOTIFY_SOCKET
 
 The directory is what makes a container exist, and it goes last.
 """
@@ -254,8 +255,20 @@ class Entry:
             os.unlink(name, dir_fd=self.dirfd)
         except FileNotFoundError:
             pass
+        except IsADirectoryError:
+            self._remove_directory(name)
         except OSError as error:
             raise StateError(f"cannot remove {self.path}/{name}: {strerror(error.errno or 0)}") from None
+
+    def _remove_directory(self, name: str) -> None:
+        """Of sockets and files only (notify)."""
+        fd = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=self.dirfd)
+        try:
+            for inner in os.listdir(fd):
+                os.unlink(inner, dir_fd=fd)
+            os.rmdir(name, dir_fd=self.dirfd)
+        finally:
+            os.close(fd)
 
     def unlock(self) -> None:
         """Let other commands at it again."""

@@ -268,17 +268,3 @@ def test_listen_fds_reach_pid_1_of_the_container(container: Make) -> None:
     seen = json.loads(box.output.read_text())
     assert {"LISTEN_FDS=1", "LISTEN_PID=1", "LISTEN_FDNAMES=web"} <= set(seen["environ"])
     assert seen["fds"]["3"]["target"].startswith("socket:")
-
-
-def test_notify_socket_is_reachable_from_inside(container: Make, tmp_path: Path) -> None:
-    import socket
-
-    path = tmp_path / "notify"
-    box = container(mutate=lambda config: config["root"].update(readonly=False))
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notify:
-        os.chdir(tmp_path)
-        notify.bind("notify")
-        os.chdir("/")
-        seen = box.run(env={"NOTIFY_SOCKET": str(path), "PATH": os.environ["PATH"]}).json
-    assert "NOTIFY_SOCKET=/run/notify/notify.sock" in seen["environ"]
-    assert any("/run/notify/notify.sock" in line for line in seen["mountinfo"])

@@ -13,12 +13,15 @@
  *   probe open FILE read|write|create   report the errno of open
  *   probe syscall NR [ARG...]   result and errno of a system call
  *   probe mknod FILE MAJOR MINOR
+ *   probe notify TEXT...        a message to NOTIFY_SOCKET of each TEXT; "sleep" stays
  */
 #include "probe.h"
 #include <fcntl.h>
 #include <pthread.h>
 #include <signal.h>
 #include <sys/mman.h>
+#include <sys/socket.h>
+#include <sys/un.h>
 
 static int report(char **argv)
 {
@@ -181,6 +184,20 @@ static int try_mknod(char **argv)
     return finish();
 }
 
+static int notify(char **argv)
+{
+    struct sockaddr_un address = {.sun_family = AF_UNIX};
+    const char *path = getenv("NOTIFY_SOCKET");
+    int fd = socket(AF_UNIX, SOCK_DGRAM, 0);
+    strncpy(address.sun_path, path ? path : "", sizeof address.sun_path - 1);
+    for (; *argv; argv++)
+        if (!strcmp(*argv, "sleep"))
+            pause();
+        else if (sendto(fd, *argv, strlen(*argv), 0, (struct sockaddr *)&address, sizeof address) < 0)
+            return errno;
+    return 0;
+}
+
 int main(int argc, char **argv)
 {
     const char *mode = argc > 1 ? argv[1] : "report";
@@ -204,5 +221,7 @@ int main(int argc, char **argv)
         return try_syscall(argv + 2);
     if (!strcmp(mode, "mknod") && argc > 4)
         return try_mknod(argv + 2);
+    if (!strcmp(mode, "notify"))
+        return notify(argv + 2);
     return report(argv);
 }
