@@ -13,6 +13,7 @@ class OcipyError(Exception):
     exit_code = 1
     errno = 0
     pointer = ""
+    index = -1  # of the step of a plan that init could not execute
 
 
 class UsageError(OcipyError):

@@ -59,6 +59,7 @@ static handler *const handlers[OP_COUNT] = {
 	[OP_HOSTNAME] = do_hostname,
 	[OP_DOMAINNAME] = do_domainname,
 	[OP_SYSCTL] = do_sysctl,
+	[OP_UNMOUNT] = do_unmount,
 	[OP_READONLY_PATH] = do_readonly_path,
 	[OP_MASK_PATH] = do_mask_path,
 	[OP_READONLY_ROOT] = do_readonly_root,

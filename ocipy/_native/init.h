@@ -66,7 +66,7 @@ long copy_tree(int from, int to, int depth);
 handler do_join, do_join_container, do_unshare, do_become, do_clone_init, do_enter_tasks, do_setsid, do_session_keyring, do_loopback_up,
 	do_set_dumpable, do_hostname, do_domainname;
 handler do_propagation, do_rootfs, do_pivot_root, do_move_root, do_chroot, do_readonly_root;
-handler do_mount, do_mount_old, do_attach, do_bind, do_remount, do_mask_path, do_readonly_path;
+handler do_mount, do_mount_old, do_attach, do_bind, do_unmount, do_remount, do_mask_path, do_readonly_path;
 handler do_make_directory, do_device, do_symlink, do_console, do_stdio_owner, do_sysctl;
 handler do_no_new_privileges, do_personality, do_memory_policy, do_exec_label, do_seccomp, do_bounding_set, do_user,
 	do_capabilities, do_umask;

@@ -217,6 +217,19 @@ long do_remount(const struct step *step)
 	return error;
 }
 
+/* What is mounted last on `parent`/`name`, no symlink of which is followed: whoever lives in the container must not choose
+ * what we uncover. */
+long do_unmount(const struct step *step)
+{
+	int parent = open_in_root(TEXT(step, UNMOUNT, parent), O_PATH | O_DIRECTORY, RESOLVE_NO_SYMLINKS);
+	long error = parent < 0 ? parent : SYS(fchdir, parent);
+
+	if (error == 0)
+		error = SYS(umount2, TEXT(step, UNMOUNT, name), MNT_DETACH | UMOUNT_NOFOLLOW);
+	close_fd(parent);
+	return error;
+}
+
 long do_readonly_path(const struct step *step)
 {
 	struct mount_attr attr = {.attr_set = MOUNT_ATTR_RDONLY};

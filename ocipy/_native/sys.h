@@ -35,6 +35,7 @@ typedef __SIZE_TYPE__ size_t;
 #endif
 #define FD_CLOEXEC_RANGE 4 /* CLOSE_RANGE_CLOEXEC */
 #define MNT_DETACH 2
+#define UMOUNT_NOFOLLOW 8
 #define PROC_MAGIC 0x9fa0
 #define DEVPTS_MAGIC 0x1cd1
 

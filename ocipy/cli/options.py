@@ -101,6 +101,9 @@ VERBS: dict[str, Verb] = {
     ),
     "pause": Verb("CONTAINER", 1, 1, "freeze every process of a container"),
     "resume": Verb("CONTAINER", 1, 1, "let the processes of a paused container run again"),
+    "mounts": Verb(
+        "add|remove CONTAINER FILE", 3, 3, "make or take away mounts in a running container; FILE: a list as in config.json"
+    ),
     "list": Verb(
         "", 0, 0, "list the containers",
         (

@@ -58,7 +58,7 @@ def execute(entry: Entry, request: ExecRequest) -> tuple[int, int]:
         raise OcipyError("a detached terminal needs --console-socket, which receives it")
     options = request.options
     options.bundle = record.bundle
-    flags = _flags(record.pid)
+    flags = namespace_flags(record.pid)
     plan = assemble_exec(
         config, process, read_host(), options, pid=record.pid, flags=flags, cgroup_paths=_cgroup_paths(record, request)
     )
@@ -160,7 +160,7 @@ def _apply_flags(process: Process, request: ExecRequest) -> None:
     check_process(process, "")
 
 
-def _flags(pid: int) -> int:
+def namespace_flags(pid: int) -> int:
     """CLONE_NEW* of the namespaces that the container does not share with us: setns refuses our own user namespace."""
     flags = 0
     for kind, flag in CLONE_FLAGS.items():

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 _CLASSES: dict[str, type[StepError]] = {
     **dict.fromkeys(
         ("ROOTFS", "MOUNT", "MOUNT_OLD", "ATTACH", "BIND", "REMOUNT", "MAKE_DIRECTORY", "DEVICE", "SYMLINK", "PIVOT_ROOT",
-         "MOVE_ROOT", "CHROOT", "PROPAGATION", "READONLY_PATH", "MASK_PATH", "READONLY_ROOT"), MountError),
+         "MOVE_ROOT", "CHROOT", "PROPAGATION", "UNMOUNT", "READONLY_PATH", "MASK_PATH", "READONLY_ROOT"), MountError),
     **dict.fromkeys(("JOIN", "JOIN_CONTAINER", "UNSHARE", "BECOME", "CLONE_INIT", "HOSTNAME", "DOMAINNAME"), NamespaceError),
     **dict.fromkeys(("USER", "CAPABILITIES", "BOUNDING_SET", "NO_NEW_PRIVILEGES", "EXEC_LABEL"), CapabilityError),
     "ENTER_TASKS": CgroupError,
@@ -111,6 +111,10 @@ def _advice(step: Step, call: str, errno: int, value: int) -> str:
         return "a directory can only be mounted on a directory, a file on a file"
     if step.op is ops.REMOUNT and errno == errors.EINVAL:
         return "nothing is mounted there"
+    if step.op is ops.UNMOUNT:
+        return {
+            errors.EINVAL: "nothing is mounted there", errors.ELOOP: "symlinks are not followed: name the real path"
+        }.get(errno, "")  # fmt: skip
     if step.op is ops.CWD and call == "verify":
         return "the directory lies outside the container's root"
     if step.op is ops.USER and errno == errors.EINVAL:

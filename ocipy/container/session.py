@@ -139,7 +139,9 @@ class Session:
         from ocipy.container.explain import explain
 
         output = self.slots.get("hook output", -1)
-        return explain(self.plan, index, ops.CALLS[call], errno, value, output)
+        error = explain(self.plan, index, ops.CALLS[call], errno, value, output)
+        error.index = index
+        return error
 
     def spawn(self, step: Step) -> None:
         """SPAWN: encode with the slots that are filled by now, check, clone, execute; then nothing of it stays open here."""

@@ -145,6 +145,33 @@ def assemble_exec(
     return steps + _plan_program(config, host, options, "", spec_process, waits=False)
 
 
+def assemble_mounts(config: Config, host: Host, options: Options, *, flags: int, cgroup_paths: dict[str, str]) -> list[Step]:
+    """The plan that makes the mounts of ``config`` in a container that runs; its pid namespace is what a procfs shows."""
+    found = namespaces.Namespaces(config)
+    return [
+        *mounts.plan_open(config, options, host, cgroup_paths, found),
+        *_plan_visit(found, config, flags),
+        *mounts.plan_make(config, options, host, cgroup_paths, found),
+        *mounts.plan_seal(config, options),
+        Step(ops.READY),
+    ]
+
+
+def assemble_unmounts(config: Config, *, flags: int) -> list[Step]:
+    """The plan that takes the mounts of ``config`` away again, the last one first."""
+    steps = _plan_visit(namespaces.Namespaces(config), config, flags)
+    return [*steps, *reversed(mounts.plan_unmount(config)), Step(ops.READY)]
+
+
+def _plan_visit(found: namespaces.Namespaces, config: Config, flags: int) -> list[Step]:
+    """A process of ours in the container's namespaces, but in none of its cgroups: it may be frozen."""
+    steps = [Step(ops.OPEN_PIDFD, slot="container"), Step(ops.SPAWN, "/", preserve_fds=0)]
+    steps.append(Step(ops.JOIN_CONTAINER, "/linux/namespaces", pidfd="container", flags=flags))
+    if found.has("user"):
+        steps.append(namespaces.become(config, found))
+    return [*steps, Step(ops.CLONE_INIT)]
+
+
 def _plan_program(
     config: Config, host: Host, options: Options, origin: str, spec_process: Process, *, waits: bool
 ) -> list[Step]:

@@ -114,6 +114,15 @@ def plan_seal(config: Config, options: Options) -> list[Step]:
     return steps
 
 
+def plan_unmount(config: Config) -> list[Step]:
+    """The opposite of plan_make."""
+    steps = []
+    for index, mount in enumerate(config.get("mounts") or ()):
+        parent, _, name = destination(mount).rpartition("/")
+        steps.append(Step(ops.UNMOUNT, f"/mounts/{index}", parent=parent or "/", name=name))
+    return steps
+
+
 def label(config: Config) -> list[str]:
     """linux.mountLabel as an option of SELinux; the kernel knows it only where that is enabled."""
     name = config.get("linux", {}).get("mountLabel")

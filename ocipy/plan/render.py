@@ -268,6 +268,7 @@ _WORDS: dict[str, Callable[[_Fields], str]] = {
     "HOSTNAME": lambda f: f"set the hostname {f.name}",
     "DOMAINNAME": lambda f: f"set the domain name {f.name}",
     "SYSCTL": lambda f: f"write {f.value!r} to /proc/{f.path}",
+    "UNMOUNT": lambda f: f"unmount {(f.parent or '').rstrip('/')}/{f.name}",
     "READONLY_PATH": lambda f: f"make {f.path} read-only",
     "MASK_PATH": lambda f: f"mask {f.path}",
     "READONLY_ROOT": lambda f: "make the root filesystem read-only",
