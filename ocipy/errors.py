@@ -6,6 +6,10 @@ str(error) is one line that a human can act on; the cli puts "ocipy: " before it
 
 from __future__ import annotations
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
 
 class OcipyError(Exception):
     """Base of all errors that a command reports as one line; ``exit_code`` is the status that the command ends with."""
@@ -14,6 +18,7 @@ class OcipyError(Exception):
     errno = 0
     pointer = ""
     index = -1  # of the step of a plan that init could not execute
+    more: Sequence[str] = ()  # further errors of the same command, one line each
 
 
 class UsageError(OcipyError):
@@ -39,6 +44,15 @@ class ConfigError(OcipyError):
         label = self.label or label_of(self.pointer)
         name = f"{label} ({self.pointer}): " if self.pointer else ""
         return f"{place}{name}{self.reason}" + (f" (and {len(self.more)} more)" if self.more else "")
+
+
+class SeveralErrors(OcipyError):
+    """What failed for several containers of one command: the first, and how many more; ``more`` has those."""
+
+    def __init__(self, errors: list[OcipyError]) -> None:
+        self.errno, self.pointer = errors[0].errno, errors[0].pointer
+        self.more = [str(error) for error in errors[1:]]
+        super().__init__(f"{errors[0]} (and {len(self.more)} more)")
 
 
 class StateError(OcipyError):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ocipy.container.lifecycle import Request, create, send_console, set_notify, set_plan_environment
+from ocipy.container.lifecycle import Request, create, set_notify, set_plan_environment
 from ocipy.container.store import Store
 
 TYPE_CHECKING = False
@@ -12,10 +12,7 @@ if TYPE_CHECKING:
 
 def run(invocation: Invocation) -> int:
     """Exit code 0 once the container is created."""
-    request = make_request(invocation)
-    if invocation["console-socket"]:
-        request.on_console = send_console(invocation["console-socket"])
-    create(request)
+    create(make_request(invocation))
     return 0
 
 
@@ -23,6 +20,7 @@ def make_request(invocation: Invocation) -> Request:
     """What create and run have in common."""
     request = Request(Store(invocation["root"]), invocation.args[0], invocation["bundle"])
     request.pid_file, request.pidfd_socket = invocation["pid-file"], invocation["pidfd-socket"]
+    request.console_socket = invocation["console-socket"]
     options = request.options
     options.no_pivot, options.no_new_keyring = invocation["no-pivot"], invocation["no-new-keyring"]
     options.preserve_fds = invocation["preserve-fds"]

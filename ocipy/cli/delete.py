@@ -13,9 +13,14 @@ if TYPE_CHECKING:
 
 def run(invocation: Invocation) -> int:
     """Delete; with --force what is not there is deleted already."""
-    force = invocation["force"]
+    store, force = Store(invocation["root"]), invocation["force"]
+    if invocation["regex"]:
+        from ocipy.cli.matching import for_each
+
+        for_each(store, invocation.args[0], lambda entry: delete(entry, force=force))
+        return 0
     try:
-        delete(Store(invocation["root"]).open(invocation.args[0]), force=force)
+        delete(store.open(invocation.args[0]), force=force)
     except NotFoundError:
         if not force:
             raise

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ocipy.cli.create import cgroup_manager
 from ocipy.container.exec import ExecRequest, execute
-from ocipy.container.lifecycle import send_console, set_plan_environment
+from ocipy.container.lifecycle import set_plan_environment
 from ocipy.container.store import Store
 
 TYPE_CHECKING = False
@@ -23,13 +23,12 @@ def run(invocation: Invocation) -> int:
     request.additional_gids, request.process_label = invocation["additional-gids"], invocation["process-label"]
     request.no_new_privs, request.ignore_paused = invocation["no-new-privs"], invocation["ignore-paused"]
     request.pid_file, request.pidfd_socket = invocation["pid-file"], invocation["pidfd-socket"]
+    request.console_socket = invocation["console-socket"]
     request.options.preserve_fds = invocation["preserve-fds"]
     request.options.cgroup_manager = cgroup_manager(invocation)
     set_plan_environment(request.options)
     ptmx: list[int] = []
-    if invocation["console-socket"]:
-        request.on_console = send_console(invocation["console-socket"])
-    elif not invocation["detach"]:
+    if not invocation["detach"]:
         request.on_console = ptmx.append
     entry = Store(invocation["root"]).open(container_id)
     if invocation["detach"]:

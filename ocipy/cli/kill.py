@@ -13,6 +13,12 @@ if TYPE_CHECKING:
 
 def run(invocation: Invocation) -> int:
     """Send the signal, SIGTERM when none is named."""
-    name = invocation.args[1] if len(invocation.args) > 1 else "TERM"
-    kill(Store(invocation["root"]).open(invocation.args[0]), parse_signal(name), everyone=invocation["all"])
+    signal = parse_signal(invocation.args[1] if len(invocation.args) > 1 else "TERM")
+    store, everyone = Store(invocation["root"]), invocation["all"]
+    if invocation["regex"]:
+        from ocipy.cli.matching import for_each
+
+        for_each(store, invocation.args[0], lambda entry: kill(entry, signal, everyone=everyone))
+    else:
+        kill(store.open(invocation.args[0]), signal, everyone=everyone)
     return 0

@@ -10,7 +10,7 @@ import os
 
 from ocipy import warning
 from ocipy.container.record import now, quote
-from ocipy.errors import ConfigError, OcipyError
+from ocipy.errors import OcipyError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ def report(error: BaseException, invocation: Invocation, trace: str = "") -> Non
     extra: dict[str, str] = {}
     if isinstance(error, OcipyError) and error.pointer:
         extra["pointer"] = error.pointer
-    if isinstance(error, ConfigError) and error.more:
+    if isinstance(error, OcipyError) and error.more:
         extra["more"] = "\n".join(error.more)
     if warning.pending:
         extra["warnings"] = "\n".join(warning.pending)
@@ -79,7 +79,7 @@ def report(error: BaseException, invocation: Invocation, trace: str = "") -> Non
     else:
         _stderr("".join(f"ocipy: warning: {one_line(text)}\n" for text in warning.pending))
         _stderr(f"ocipy: {message}\n")
-        for line in error.more if isinstance(error, ConfigError) else ():
+        for line in error.more if isinstance(error, OcipyError) else ():
             _stderr(f"ocipy: {shortened(one_line(line))}\n")
         _stderr(trace)
 

@@ -10,41 +10,45 @@ from ocipy import warning
 from ocipy.cli.options import Invocation, parse
 from ocipy.errors import OcipyError, StepError, UsageError
 
-EXEC_FAILURE = 255  # a failure of ocipy itself in exec, so that it is not taken for the program's code
+EXEC_FAILURE = 255  # of exec itself, once its command line is understood: not to be taken for the program's code
 _HIDDEN = "this kernel should have it: is there a sandbox around ocipy, such as a seccomp filter, that hides it?"
 
 
 def main(argv: list[str]) -> int:
     """Run ``argv`` (without the program's name); returns the exit code. Never raises, never prints a traceback."""
-    invocation = Invocation()
+    invocation, begun = Invocation(), False
     try:
         parse(argv, invocation)
-        code = _run(invocation)
+        if _answered(invocation):
+            return 0
+        _check_globals(invocation)
+        begun = True
+        name = "ocipy.cli." + invocation.verb
+        __import__(name)
+        code: int = sys.modules[name].run(invocation)
         if warning.pending:
             from ocipy.cli.log import report_warnings
 
             report_warnings(invocation)
         return code
     except BaseException as error:  # a command answers with a line, whatever happened
-        return _fail(error, invocation)
+        code = _fail(error, invocation)
+        return EXEC_FAILURE if begun and invocation.verb == "exec" else code
 
 
-def _run(invocation: Invocation) -> int:
+def _answered(invocation: Invocation) -> bool:
+    """Whether --help or --version was all that was asked for."""
     if invocation["help"]:
         from ocipy.cli.help import text
 
         write(text(invocation.verb))
-        return 0
+        return True
     if invocation["version"] and not invocation.verb:
         from ocipy.cli.version import version
 
         write(version())
-        return 0
-    _check_globals(invocation)
-    name = "ocipy.cli." + invocation.verb
-    __import__(name)
-    code: int = sys.modules[name].run(invocation)
-    return code
+        return True
+    return False
 
 
 def _check_globals(invocation: Invocation) -> None:
@@ -73,8 +77,6 @@ def _fail(error: BaseException, invocation: Invocation) -> int:
             trace = "".join(traceback.format_exception(error))
         error = _in_words(error)
     report(error, invocation, trace)
-    if invocation.verb == "exec" and not isinstance(error, UsageError):
-        return EXEC_FAILURE
     return error.exit_code if isinstance(error, OcipyError) else 1
 
 

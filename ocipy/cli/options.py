@@ -32,6 +32,7 @@ GLOBAL: tuple[Flag, ...] = (
 _HELP: Flag = ("help", "h", BOOL, None, "show this text")
 _BUNDLE: Flag = ("bundle", "b", TEXT, None, "directory with config.json and the root filesystem (default: here)")
 _PRESERVE: Flag = ("preserve-fds", "", NUMBER, None, "number of extra file descriptors to pass, after stdio and LISTEN_FDS")
+_REGEX: Flag = ("regex", "r", BOOL, None, "CONTAINER is a regular expression: all whose id it is found in")
 _PID_FILE: Flag = ("pid-file", "", TEXT, None, "file that gets the process id, in digits")
 _TERMINAL: tuple[Flag, ...] = (
     ("console-socket", "", TEXT, None, "unix socket that receives the terminal's file descriptor"),
@@ -93,11 +94,11 @@ VERBS: dict[str, Verb] = {
     "state": Verb("CONTAINER", 1, 1, "print the state of a container as JSON"),
     "kill": Verb(
         "CONTAINER [SIGNAL]", 1, 2, "send a signal, SIGTERM by default, to the container's first process",
-        (("all", "a", BOOL, None, "to every process of the container"),),
+        (("all", "a", BOOL, None, "to every process of the container"), _REGEX),
     ),
     "delete": Verb(
         "CONTAINER", 1, 1, "remove what is left of a stopped or never started container",
-        (("force", "f", BOOL, None, "kill it first if it runs; an absent container is no error"),),
+        (("force", "f", BOOL, None, "kill it first if it runs; an absent container is no error"), _REGEX),
     ),
     "pause": Verb("CONTAINER", 1, 1, "freeze every process of a container"),
     "resume": Verb("CONTAINER", 1, 1, "let the processes of a paused container run again"),

@@ -6,7 +6,7 @@ import os
 
 from ocipy.cli.create import make_request
 from ocipy.container import foreground
-from ocipy.container.lifecycle import Created, create, send_console
+from ocipy.container.lifecycle import Created, create
 from ocipy.container.start import start
 from ocipy.errors import NotFoundError
 
@@ -19,9 +19,7 @@ def run(invocation: Invocation) -> int:
     """With --detach 0 once the program runs, else its exit code or 128 + signal."""
     request = make_request(invocation)
     ptmx: list[int] = []
-    if invocation["console-socket"]:
-        request.on_console = send_console(invocation["console-socket"])
-    elif not invocation["detach"]:
+    if not invocation["detach"]:
         request.on_console = ptmx.append
     if not invocation["detach"] and not invocation["no-subreaper"]:
         foreground.become_subreaper()

@@ -7,10 +7,10 @@ import os
 from ocipy.config.capabilities import capability_mask
 from ocipy.config.load import parse_config, parse_process, read_file
 from ocipy.config.process import check as check_process
-from ocipy.container.lifecycle import send_fd_to, write_pid_file
+from ocipy.container.lifecycle import console_taker, send_fd_to, write_pid_file
 from ocipy.container.session import Session
 from ocipy.container.state import liveness, status
-from ocipy.errors import NotRunningError, OcipyError, StateError, UsageError
+from ocipy.errors import NotRunningError, StateError, UsageError
 from ocipy.linux.assemble import Options, assemble_exec
 from ocipy.linux.host import read_host
 from ocipy.linux.namespaces import CLONE_FLAGS, PROC_NAMES
@@ -29,13 +29,14 @@ class ExecRequest:
     """``process_file``: path of a process object ("" for none); the rest changes a copy of the container's own process."""
 
     __slots__ = (
-        "additional_gids", "apparmor", "args", "caps", "cgroups", "cwd", "env", "ignore_paused", "no_new_privs", "on_console",
-        "options", "pid_file", "pidfd_socket", "process_file", "process_label", "tty", "user",
+        "additional_gids", "apparmor", "args", "caps", "cgroups", "console_socket", "cwd", "env", "ignore_paused", "no_new_privs",
+        "on_console", "options", "pid_file", "pidfd_socket", "process_file", "process_label", "tty", "user",
     )  # fmt: skip
 
     def __init__(self, container_id: str) -> None:
         self.options = Options(container_id, "")
-        self.process_file = self.cwd = self.user = self.apparmor = self.process_label = self.pid_file = self.pidfd_socket = ""
+        self.process_file = self.cwd = self.user = self.apparmor = self.process_label = self.pid_file = ""
+        self.pidfd_socket = self.console_socket = ""
         self.args: list[str] = []
         self.env: list[str] = []
         self.caps: list[str] = []
@@ -54,8 +55,7 @@ def execute(entry: Entry, request: ExecRequest) -> tuple[int, int]:
         raise NotRunningError(entry.id, "cannot exec")
     config = parse_config(entry.read_config(), "config.json", semantics=False)
     process = _process(config, request)
-    if process.get("terminal") and request.on_console is None:
-        raise OcipyError("a detached terminal needs --console-socket, which receives it")
+    on_console = console_taker(request.on_console, request.console_socket, terminal=process.get("terminal"))
     options = request.options
     options.bundle = record.bundle
     flags = namespace_flags(record.pid)
@@ -64,8 +64,8 @@ def execute(entry: Entry, request: ExecRequest) -> tuple[int, int]:
     )
     session = Session(plan, record, entry)
     session.target_pidfd = target
-    if request.on_console is not None:
-        session.on_console = request.on_console
+    if on_console is not None:
+        session.on_console = on_console
 
     def send_to_agent(listener: int) -> None:
         from ocipy.container.listener import send_listener
@@ -127,6 +127,9 @@ def _apply_flags(process: Process, request: ExecRequest) -> None:
     """The flags of the argv form on top of the container's own process."""
     if request.cwd:
         process["cwd"] = request.cwd
+    for item in request.env:
+        if not item.partition("=")[0] or "=" not in item:
+            raise UsageError(f'invalid value "{item}" for flag -env: write NAME=VALUE (ocipy\'s own environment has no part in it)')
     if request.env:
         process["env"] = [*(process.get("env") or []), *request.env]
     if request.user or request.additional_gids:

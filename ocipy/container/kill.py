@@ -27,16 +27,20 @@ def kill(entry: Entry, signal: int, *, everyone: bool = False) -> None:
     if record.status == CREATING:
         raise NotRunningError(record.id, "it is being created")
     pidfd = liveness(record)
-    reached = 0
-    if everyone or (signal == SIGKILL and not record.own_pid_namespace):
-        reached = signal_all(record.cgroup_paths, signal)
-    if reached:
-        return
-    if pidfd is None:
-        raise NotRunningError(record.id)
-    send(pidfd, signal, record.id)
-    if signal == SIGKILL and is_frozen(record):
-        thaw(record)
+    try:
+        reached = 0
+        if everyone or (signal == SIGKILL and not record.own_pid_namespace):
+            reached = signal_all(record.cgroup_paths, signal)
+        if reached:
+            return
+        if pidfd is None:
+            raise NotRunningError(record.id)
+        send(pidfd, signal, record.id)
+        if signal == SIGKILL and is_frozen(record):
+            thaw(record)
+    finally:
+        if pidfd is not None:
+            os.close(pidfd)
 
 
 def send(pidfd: int, signal: int, container_id: str) -> None:

@@ -9,7 +9,7 @@ from ocipy.config.load import load_config
 from ocipy.container.record import Record, now
 from ocipy.container.session import Session
 from ocipy.container.store import Entry, Store, boot_id, start_time
-from ocipy.errors import HookError, OcipyError
+from ocipy.errors import HookError, OcipyError, UsageError
 from ocipy.linux import sys
 from ocipy.linux.assemble import Assembled, Options, assemble
 from ocipy.linux.host import read_host
@@ -30,13 +30,13 @@ class Request:
     ``notify``: a directory in the state directory for the socket that the container tells of itself.
     """
 
-    __slots__ = ("bundle", "id", "notify", "on_console", "options", "pid_file", "pidfd_socket", "store")
+    __slots__ = ("bundle", "console_socket", "id", "notify", "on_console", "options", "pid_file", "pidfd_socket", "store")
 
     def __init__(self, store: Store, container_id: str, bundle: str) -> None:
         self.store, self.id = store, container_id
         self.bundle = os.path.abspath(bundle or ".")
         self.options = Options(container_id, self.bundle)
-        self.pid_file = self.pidfd_socket = self.notify = ""
+        self.pid_file = self.pidfd_socket = self.console_socket = self.notify = ""
         self.on_console: Callable[[int], None] | None = None
 
 
@@ -52,7 +52,7 @@ class Created:
 def create(request: Request) -> Created:
     """Steps 1 to 5: all that the config asks for exists, the program has not begun. On any error nothing is left."""
     config, raw = load_config(request.bundle)
-    _check_console(config, request)
+    request.on_console = console_taker(request.on_console, request.console_socket, terminal=config["process"].get("terminal"))
     assembled = assemble(config, read_host(), request.options)
     for text in assembled.warnings:
         warning.warn(text)
@@ -70,11 +70,19 @@ def create(request: Request) -> Created:
     return Created(entry, record, config, session.pidfd)
 
 
-def _check_console(config: Config, request: Request) -> None:
-    """Who gets the terminal must be known before anything is made."""
-    terminal = config["process"].get("terminal")
-    if terminal and request.on_console is None:
-        raise OcipyError("process.terminal is set: give --console-socket, which receives the terminal (or run without --detach)")
+def console_taker(
+    foreground: Callable[[int], None] | None, socket: str, *, terminal: bool | None
+) -> Callable[[int], None] | None:
+    """Who gets the ptmx: ``foreground``, None when detached, or --console-socket. Raises UsageError, before anything is made."""
+    if terminal and not foreground and not socket:
+        raise UsageError(
+            "cannot allocate tty if ocipy will detach without setting console socket: process.terminal is set, so give "
+            "--console-socket, which receives the terminal (or stay in the foreground)"
+        )
+    if socket and (foreground or not terminal):
+        why = "the terminal is proxied in the foreground" if terminal else "process.terminal is not set"
+        raise UsageError(f"cannot use console socket if ocipy will not detach or allocate tty: {why}")
+    return send_console(socket) if socket else foreground
 
 
 def _journal(request: Request, config: Config, assembled: Assembled, entry: Entry, raw: bytes) -> Record:

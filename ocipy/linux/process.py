@@ -129,13 +129,15 @@ def search_path(process: Process) -> str:
 
 def plan_exec(process: Process, origin: str, extra_env: list[str]) -> list[Step]:
     """execve of args with env, and with what the runtime adds for the protocols of systemd."""
-    env = [*(process.get("env") or ()), *extra_env]
+    # The last of a name counts, as for runc: many a program would take the first that it finds.
+    named = {item.partition("=")[0]: item for item in (*(process.get("env") or ()), *extra_env) if item != "HOME="}
+    env = list(named.values())
     return [Step(ops.EXEC, origin + "/args", args=process.get("args") or [], env=env)]
 
 
 def plan_home(process: Process, origin: str) -> list[Step]:
-    """HOME from the container's passwd where process.env has none, as callers are used to."""
-    if any(item.startswith("HOME=") for item in process.get("env") or ()):
+    """HOME from the container's passwd where process.env has none, or an empty one, as callers are used to."""
+    if any(item.startswith("HOME=") and item != "HOME=" for item in process.get("env") or ()):
         return []
     return [Step(ops.HOME, origin + "/env", uid=user_of(process).get("uid", 0))]
 

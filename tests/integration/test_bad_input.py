@@ -381,35 +381,37 @@ def running(box: MakeContainer) -> Container:
     return container
 
 
-EXECS: dict[str, tuple[list[str], str, int]] = {
-    "no command": ([], "exec needs a command", 1),
-    "missing program": (["nothing"], "executable file not found in $PATH", 255),
-    "empty program": ([""], "must not be an empty string", 255),
-    "directory": (["/directory"], "is a directory", 255),
-    "script without its interpreter": (["/script"], "no such file or directory", 255),
-    "user by name": (["--user", "root", "ID", "true"], 'bad uid "root"', 1),
-    "negative user": (["--user", "-1", "ID", "true"], 'bad uid "-1"', 1),
-    "unknown capability": (["--cap", "CAP_X", "ID", "true"], 'unknown capability "CAP_X"', 1),
-    "relative cwd": (["--cwd", "x", "ID", "true"], "(/cwd)", 255),
-    "missing cwd": (["--cwd", "/nowhere", "ID", "true"], "enter the working directory /nowhere", 255),
-    "missing process file": (["--process", "/nowhere", "ID"], "/nowhere: open: no such file", 255),
-    "process file that is no JSON": (["--process", "/etc/passwd", "ID"], "/etc/passwd:1:1: not JSON", 255),
-    "directory for a process file": (["--process", "/", "ID"], "is a directory", 255),
-    "group by name": (["--additional-gids", "x", "ID", "true"], 'bad gid "x"', 1),
-    "cgroup outside": (["--cgroup", "../x", "ID", "true"], '".." is not allowed', 1),
-    "closed descriptor": (["--preserve-fds", "4", "ID", "true"], "not open: 3", 1),
-    "detached terminal": (["--tty", "--detach", "ID", "true"], "--console-socket", 255),
-    "missing pid file": (["--pid-file", "/nowhere/x", "ID", "true"], "/nowhere/x", 255),
+EXECS: dict[str, tuple[list[str], str]] = {
+    "no command": ([], "exec needs a command"),
+    "missing program": (["nothing"], "executable file not found in $PATH"),
+    "empty program": ([""], "must not be an empty string"),
+    "directory": (["/directory"], "is a directory"),
+    "script without its interpreter": (["/script"], "no such file or directory"),
+    "user by name": (["--user", "root", "ID", "true"], 'bad uid "root"'),
+    "negative user": (["--user", "-1", "ID", "true"], 'bad uid "-1"'),
+    "unknown capability": (["--cap", "CAP_X", "ID", "true"], 'unknown capability "CAP_X"'),
+    "relative cwd": (["--cwd", "x", "ID", "true"], "(/cwd)"),
+    "missing cwd": (["--cwd", "/nowhere", "ID", "true"], "enter the working directory /nowhere"),
+    "missing process file": (["--process", "/nowhere", "ID"], "/nowhere: open: no such file"),
+    "process file that is no JSON": (["--process", "/etc/passwd", "ID"], "/etc/passwd:1:1: not JSON"),
+    "directory for a process file": (["--process", "/", "ID"], "is a directory"),
+    "group by name": (["--additional-gids", "x", "ID", "true"], 'bad gid "x"'),
+    "cgroup outside": (["--cgroup", "../x", "ID", "true"], '".." is not allowed'),
+    "closed descriptor": (["--preserve-fds", "4", "ID", "true"], "not open: 3"),
+    "detached terminal": (["--tty", "--detach", "ID", "true"], "cannot allocate tty if ocipy will detach without setting"),
+    "variable without a value": (["-e", "NAME", "ID", "true"], 'invalid value "NAME" for flag -env: write NAME=VALUE'),
+    "variable without a name": (["--env==x", "ID", "true"], 'invalid value "=x" for flag -env: write NAME=VALUE'),
+    "missing pid file": (["--pid-file", "/nowhere/x", "ID", "true"], "/nowhere/x"),
 }
 
 
-@pytest.mark.parametrize(("argv", "words", "status"), EXECS.values(), ids=EXECS)
+@pytest.mark.parametrize(("argv", "words"), EXECS.values(), ids=EXECS)
 def test_exec_that_cannot_be_is_refused_and_the_container_goes_on(
-    runtime: Runtime, running: Container, argv: list[str], words: str, status: int
+    runtime: Runtime, running: Container, argv: list[str], words: str
 ) -> None:
     argv = argv if "ID" in argv else ["ID", *argv]
     result = runtime("exec", *(running.id if word == "ID" else word for word in argv), check=False)
-    is_refused(result, words, status=status)
+    is_refused(result, words, status=1 if "--preserve-fds" in argv else 255)  # the launcher, which knows no verbs, refuses that
     assert (running.cgroup("pids") / "cgroup.procs").read_text().split() == [str(running.pid)]
 
 

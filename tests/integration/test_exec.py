@@ -14,6 +14,7 @@ import pytest
 from bundles import Config, Container, drop_namespace, set_namespace, wait_until
 
 Make = Callable[..., Container]
+PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
 def running(container: Make, mutate: Callable[[Config], object] | None = None) -> Container:
@@ -96,6 +97,17 @@ def test_flags_change_the_process(container: Make) -> None:
     assert seen["cwd"] == "/etc"
     assert {"A=1", "B=2", "TERM=xterm"} <= set(seen["environ"])
     assert (seen["uids"], seen["gids"], seen["groups"]) == ([1000] * 3, [2000] * 3, [5, 6])
+
+
+def test_an_added_variable_replaces_the_containers(container: Make) -> None:
+    """Most programs take the first of a name that they find: it must be there once."""
+
+    def change(config: Config) -> None:
+        config["process"]["env"] += ["A=1", "B=1", "A=2", "HOME="]
+
+    box = running(container, mutate=change)
+    seen = look(box, "--env", "A=3", "-e", "TERM=dumb", "-e", "TERM=xterm=1", "-e", "EMPTY=")
+    assert sorted(seen["environ"]) == ["A=3", "B=1", "EMPTY=", "HOME=/root", "PATH=" + PATH, "TERM=xterm=1"]
 
 
 @pytest.mark.parametrize("user", ["4294967296", "-1", "", "1:", "a", "1:b", "0x1", " 1"])

@@ -119,8 +119,32 @@ def test_a_detached_terminal_without_a_socket_is_an_error(container: Make) -> No
     box = container("/bin/true", mutate=with_terminal)
     for answer in (box.create(check=False), box.run("--detach", check=False)):
         assert answer.status == 1
-        assert "--console-socket" in box.errors.read_text()
+        assert "cannot allocate tty if ocipy will detach without setting console socket" in box.errors.read_text()
     assert not box.runtime.root.exists() or not list(box.runtime.root.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("verb", "terminal"),
+    [("create", False), ("run --detach", False), ("run", False), ("run", True)],
+    ids=["create", "run --detach", "run", "run with a terminal"],
+)
+def test_a_console_socket_that_would_get_nothing_is_refused(container: Make, tmp_path: Path, verb: str, terminal: bool) -> None:
+    box = container("/bin/true", mutate=with_terminal if terminal else None)
+    with console_socket(tmp_path) as (path, _):
+        answer = box.runtime(*verb.split(), "--bundle", box.bundle.path, "--console-socket", path, box.id, check=False)
+    assert answer.status == 1
+    assert answer.stderr.startswith("ocipy: cannot use console socket if ocipy will not detach or allocate tty: ")
+    assert not box.runtime.root.exists() or not list(box.runtime.root.iterdir())
+
+
+@pytest.mark.parametrize("flags", [["--detach"], ["--tty"], []], ids=["detached without tty", "tty in the foreground", "neither"])
+def test_a_console_socket_that_would_get_nothing_from_exec_is_refused(container: Make, tmp_path: Path, flags: list[str]) -> None:
+    box = container("/bin/sleep", "100")
+    box.run("--detach")
+    with console_socket(tmp_path) as (path, _):
+        answer = box.exec("/bin/true", flags=[*flags, "--console-socket", path], check=False)
+    assert answer.status == 255
+    assert answer.stderr.startswith("ocipy: cannot use console socket if ocipy will not detach or allocate tty: ")
 
 
 def test_a_console_socket_that_nobody_listens_on_undoes_create(container: Make, tmp_path: Path) -> None:
