@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from _signal import SIG_DFL, SIGWINCH, signal  # type: ignore[import-not-found]
+from _signal import SIG_DFL, SIGCHLD, SIGWINCH, set_wakeup_fd, signal  # type: ignore[import-not-found]
 
 from ocipy.linux import sys
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 # Not SIGCHLD and SIGURG, which are about ourselves; not those that a program in trouble sends itself; not job control.
 _FORWARDED = (1, 2, 3, 10, 12, 14, 15, 18, *range(34, 65))
-POLLIN, POLLOUT, POLLHUP, POLLERR = 1, 4, 16, 8
+POLLIN, POLLOUT = 1, 4
 
 
 def become_subreaper() -> None:
@@ -52,32 +52,106 @@ class Forwarder:
 
 def wait(pid: int, pidfd: int, ptmx: int = -1) -> int:
     """The exit code of ``pid``, or 128 + signal. ``ptmx``: its terminal, connected to ours until it ends."""
-    if ptmx >= 0:
-        _proxy(pidfd, ptmx)
-    while True:
-        found, status = os.waitpid(-1, 0)
-        if found == pid:
-            break
-    for number in _FORWARDED:
-        signal(number, SIG_DFL)
+    signal(SIGCHLD, lambda *_: None)  # wakes us: orphans are to be reaped
+    # A handler of Python runs between instructions: a signal just before poll would be handled after it, so it must end poll.
+    awake, wake = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+    set_wakeup_fd(wake, warn_on_full_buffer=False)
+    terminal = Terminal(ptmx) if ptmx >= 0 else None
+    status = -1
+    try:
+        while True:
+            if status < 0:
+                fds = terminal.wanted() if terminal is not None else []
+                ready = dict(sys.poll([*fds, (awake, POLLIN), (pidfd, POLLIN)], -1))
+                status = _reap(pid)
+            else:
+                ready = dict(sys.poll([(terminal.ptmx, POLLIN)], 0)) if terminal is not None else {}
+            if awake in ready:
+                os.read(awake, 4096)
+            if terminal is not None:
+                terminal.work(ready)
+            if status >= 0 and (terminal is None or terminal.ptmx not in ready):
+                break  # and all that it printed was passed on
+    finally:
+        if terminal is not None:
+            terminal.restore()
+        set_wakeup_fd(-1)
+        for number in _FORWARDED:
+            signal(number, SIG_DFL)
+        os.close(awake)
+        os.close(wake)
     return 128 + os.WTERMSIG(status) if os.WIFSIGNALED(status) else os.WEXITSTATUS(status)
 
 
-def _proxy(pidfd: int, ptmx: int) -> None:
-    """Until the process has ended and all that it printed was passed on."""
-    ours = next((fd for fd in (0, 1, 2) if os.isatty(fd)), -1)
-    saved = b""
-    if ours >= 0:
-        _resize(ours, ptmx)
-        signal(SIGWINCH, lambda *_: _resize(ours, ptmx))
-    if os.isatty(0):
-        saved = sys.set_raw(0)
+def _reap(pid: int) -> int:
+    """Takes every child that has ended; gives the status of ``pid``, -1 while it lives."""
+    found = -1
     try:
-        _copy(pidfd, ptmx)
-    finally:
-        if saved:
-            sys.restore_termios(0, saved)
-        os.close(ptmx)
+        while found < 0:
+            ended, status = os.waitpid(-1, os.WNOHANG)
+            if not ended:
+                break
+            found = status if ended == pid else -1
+    except ChildProcessError:
+        pass
+    return found
+
+
+class Terminal:
+    """The container's terminal, ours in raw mode, and the bytes in between. Without a terminal of ours it is only copied."""
+
+    __slots__ = ("keys", "ptmx", "saved", "stdin", "stdout")
+
+    def __init__(self, ptmx: int) -> None:
+        self.ptmx, self.stdin, self.stdout = ptmx, True, True
+        self.keys = b""  # typed, and not yet taken by the container
+        os.set_blocking(ptmx, False)
+        ours = next((fd for fd in (0, 1, 2) if os.isatty(fd)), -1)
+        if ours >= 0:
+            _resize(ours, ptmx)
+            signal(SIGWINCH, lambda *_: _resize(ours, ptmx))
+        self.saved = sys.set_raw(0) if os.isatty(0) else b""
+
+    def wanted(self) -> list[tuple[int, int]]:
+        """What to poll for."""
+        if self.ptmx < 0:
+            return []
+        found = [(self.ptmx, POLLIN | POLLOUT if self.keys else POLLIN)]
+        return [*found, (0, POLLIN)] if self.stdin and not self.keys else found
+
+    def work(self, ready: dict[int, int]) -> None:
+        """Pass on what poll found. A terminal of ours that was closed is no reason to end the program: it is read, and dropped."""
+        if 0 in ready:
+            self.keys = _read(0)
+            self.stdin = bool(self.keys)
+        if self.keys:
+            self._type()
+        if ready.get(self.ptmx, 0) & ~POLLOUT:
+            data = _read(self.ptmx)
+            if not data:
+                os.close(self.ptmx)
+                self.ptmx = -1
+            elif self.stdout:
+                self.stdout = _write(1, data)
+
+    def _type(self) -> None:
+        try:
+            self.keys = self.keys[os.write(self.ptmx, self.keys) :]
+        except BlockingIOError:
+            pass  # the program does not read now
+        except OSError:
+            self.keys = b""
+
+    def restore(self) -> None:
+        """Our terminal as it was."""
+        signal(SIGWINCH, SIG_DFL)
+        if self.ptmx >= 0:
+            os.close(self.ptmx)
+        if self.saved:
+            try:
+                sys.restore_termios(0, self.saved)
+            except OSError:
+                pass  # it was closed
 
 
 def _resize(ours: int, ptmx: int) -> None:
@@ -87,32 +161,18 @@ def _resize(ours: int, ptmx: int) -> None:
         pass
 
 
-def _copy(pidfd: int, ptmx: int) -> None:
-    stdin_open, ended = True, False
-    while True:
-        fds = [(ptmx, POLLIN)]
-        if stdin_open:
-            fds.append((0, POLLIN))
-        if not ended:
-            fds.append((pidfd, POLLIN))
-        ready = dict(sys.poll(fds, 0 if ended else -1))
-        ended = ended or pidfd in ready
-        if ptmx in ready and not _pass(ptmx, 1):
-            return
-        if 0 in ready and not _pass(0, ptmx):
-            stdin_open = False
-        if ended and not ready:
-            return
-
-
-def _pass(source: int, target: int) -> bool:
-    """One read, all of it written. False at the end of file: of a terminal, EIO."""
+def _read(fd: int) -> bytes:
+    """b"" at the end: of a terminal that is EIO."""
     try:
-        data = os.read(source, 65536)
+        return os.read(fd, 65536)
+    except OSError:
+        return b""
+
+
+def _write(fd: int, data: bytes) -> bool:
+    try:
         while data:
-            data = data[os.write(target, data) :]
-            if not data:
-                return True
+            data = data[os.write(fd, data) :]
     except OSError:
         return False
-    return False
+    return True

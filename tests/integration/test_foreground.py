@@ -1,0 +1,134 @@
+"""run in the foreground: what it does besides passing on bytes, codes and signals (those: test_terminal.py, test_lifecycle.py)."""
+
+from __future__ import annotations
+
+import os
+import pty
+import signal
+import subprocess
+import termios
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from bundles import TIME_SCALE, Config, Container, drop_namespace, wait_until
+
+Make = Callable[..., Container]
+
+
+def with_terminal(config: Config) -> None:
+    config["process"]["terminal"] = True
+
+
+class Person:
+    """Someone at a terminal, who started ``run`` there."""
+
+    def __init__(self, box: Container) -> None:
+        self.fd, self.theirs = pty.openpty()
+        argv = [box.runtime.path, "--root", str(box.runtime.root), "run", "--bundle", str(box.bundle.path), box.id]
+        self.process = subprocess.Popen(["setsid", "--ctty", *argv], stdin=self.theirs, stdout=self.theirs, stderr=self.theirs)
+        self.text = b""
+
+    def sees(self, wanted: bytes) -> None:
+        os.set_blocking(self.fd, False)
+
+        def there() -> bool:
+            try:
+                self.text += os.read(self.fd, 65536)
+            except BlockingIOError:
+                pass
+            return wanted in self.text
+
+        wait_until(there, 10, repr(wanted))
+
+    def leave(self) -> None:
+        os.close(self.theirs)
+        self.theirs = -1
+        os.close(self.fd)
+        self.fd = -1
+
+    def end(self) -> None:
+        self.process.kill()
+        self.process.wait()
+        for fd in (self.fd, self.theirs):
+            if fd >= 0:
+                os.close(fd)
+
+
+@pytest.fixture
+def at_terminal() -> Iterator[Callable[[Container], Person]]:
+    people: list[Person] = []
+
+    def make(box: Container) -> Person:
+        people.append(Person(box))
+        return people[-1]
+
+    yield make
+    for person in people:
+        person.end()
+
+
+def test_the_terminal_is_as_it_was_when_the_program_has_ended(container: Make, at_terminal: Callable[[Container], Person]) -> None:
+    box = container("/bin/sh", "-c", "echo up; read line; exit 3", mutate=with_terminal)
+    person = at_terminal(box)
+    before = termios.tcgetattr(person.theirs)
+    person.sees(b"up")
+    assert termios.tcgetattr(person.theirs)[3] != before[3], "it is raw while the program runs"
+    os.write(person.fd, b"\n")
+    assert person.process.wait(10 * TIME_SCALE) == 3
+    assert termios.tcgetattr(person.theirs) == before
+
+
+def test_a_terminal_that_is_closed_does_not_end_the_program(container: Make, at_terminal: Callable[[Container], Person]) -> None:
+    script = "trap 'echo hup >/tmp/said' HUP; echo up; while :; do sleep 0.05; echo more; done"
+
+    def mutate(config: Config) -> None:
+        with_terminal(config)
+        config["mounts"].append({"destination": "/tmp", "type": "tmpfs", "source": "tmpfs"})
+
+    box = container("/bin/sh", "-c", script, mutate=mutate)
+    person = at_terminal(box)
+    person.sees(b"up")
+    person.leave()
+    wait_until(lambda: box.exec("cat", "/tmp/said", check=False).stdout == "hup\n", 10, "the signal to be passed on")
+    assert box.status == "running"
+    box.kill()
+    assert person.process.wait(10 * TIME_SCALE) == 137
+    assert not (box.runtime.root / box.id).exists()
+
+
+def test_what_is_typed_too_fast_waits_and_nothing_blocks(container: Make, at_terminal: Callable[[Container], Person]) -> None:
+    script = "stty raw -echo; echo up; sleep 0.5; head -c 2000000 /dev/zero; echo; head -c 100000 | wc -c"
+    person = at_terminal(container("/bin/sh", "-c", script, mutate=with_terminal))
+    person.sees(b"up")
+    pid = os.fork()
+    if pid == 0:
+        os.set_blocking(person.fd, True)
+        left = 100000
+        while left:
+            left -= os.write(person.fd, b"x" * min(left, 4096))
+        os._exit(0)
+    try:
+        person.sees(b"100000")
+        assert person.text.count(b"\0") == 2000000
+    finally:
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+
+
+@pytest.mark.parametrize("terminal", [False, True], ids=["files", "terminal"])
+def test_orphans_are_reaped_while_the_program_runs(
+    container: Make, at_terminal: Callable[[Container], Person], terminal: bool
+) -> None:
+    def mutate(config: Config) -> None:
+        config["process"]["terminal"] = terminal
+        drop_namespace(config, "pid")
+
+    box = container("/bin/sh", "-c", "(sleep 0.05 & sleep 0.1 &); echo up; exec sleep 1000", mutate=mutate)
+    person = at_terminal(box)
+    person.sees(b"up")
+    orphans = Path(f"/proc/{person.process.pid}/task/{person.process.pid}/children")
+    wait_until(lambda: orphans.read_text().split() == [str(box.pid)], 10, "orphans to be reaped")
+    box.kill()
+    assert person.process.wait(10 * TIME_SCALE) == 137
