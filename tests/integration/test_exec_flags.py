@@ -45,15 +45,13 @@ def test_no_new_privs_is_set_when_asked_for(box: Container) -> None:
 
 
 def test_descriptors_are_preserved_as_many_as_asked_for(box: Container) -> None:
-    read, write = os.pipe()
-    try:
-        kept = os.dup2(read, 3), os.dup2(write, 4)
-        seen = look(box, "--preserve-fds", "1", pass_fds=kept)
-        assert sorted(seen["fds"]) == ["0", "1", "2", "3"]
-        assert seen["fds"]["3"]["target"].startswith("pipe:")
-    finally:
-        for fd in {read, write, *kept}:
-            os.close(fd)
+    argv = [box.runtime.path, "--root", str(box.runtime.root), "exec", "--preserve-fds", "1", box.id, "/bin/probe"]
+    wrapper = ["bash", "-c", 'exec 3</etc/passwd 4</etc/group; exec "$@"', "bash"]
+    with box.output.open("wb") as out:
+        subprocess.run([*wrapper, *argv], stdin=subprocess.DEVNULL, stdout=out, check=True)
+    seen = json.loads(box.output.read_text())
+    assert sorted(seen["fds"]) == ["0", "1", "2", "3"]
+    assert seen["fds"]["3"]["target"] == "/etc/passwd"
 
 
 def test_the_pidfd_socket_gets_a_pidfd_of_the_process(box: Container, tmp_path: Path) -> None:
