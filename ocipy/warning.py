@@ -6,7 +6,15 @@ standard error) when the command ends, and as an extra key of the error's log en
 
 from __future__ import annotations
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
 pending: list[str] = []
+
+# Takes ("info" or "debug", what has just been done) at once. None unless --debug or --log-level asks for it, so that telling costs
+# nothing else: ``if warning.tell: warning.tell(…)``.
+tell: Callable[[str, str], None] | None = None
 
 
 def warn(text: str) -> None:

@@ -67,8 +67,9 @@ def report(error: BaseException, invocation: Invocation, trace: str = "") -> Non
         extra["pointer"] = error.pointer
     if isinstance(error, OcipyError) and error.more:
         extra["more"] = "\n".join(error.more)
-    if warning.pending:
-        extra["warnings"] = "\n".join(warning.pending)
+    warnings = warning.pending if _wants_warnings(invocation) else []
+    if warnings:
+        extra["warnings"] = "\n".join(warnings)
     if trace:
         extra["trace"] = trace
     path, style = invocation.flags.get("log", ""), invocation.flags.get("log-format", "text")
@@ -77,7 +78,7 @@ def report(error: BaseException, invocation: Invocation, trace: str = "") -> Non
     elif style == "json":
         _stderr(_entry(style, "error", message, extra))
     else:
-        _stderr("".join(f"ocipy: warning: {one_line(text)}\n" for text in warning.pending))
+        _stderr("".join(f"ocipy: warning: {one_line(text)}\n" for text in warnings))
         _stderr(f"ocipy: {message}\n")
         for line in error.more if isinstance(error, OcipyError) else ():
             _stderr(f"ocipy: {shortened(one_line(line))}\n")
@@ -87,11 +88,34 @@ def report(error: BaseException, invocation: Invocation, trace: str = "") -> Non
 def report_warnings(invocation: Invocation) -> None:
     """The warnings of a command that succeeded."""
     path, style = invocation.flags.get("log", ""), invocation.flags.get("log-format", "text")
-    if invocation.flags.get("log-level") == "error":
-        return
-    for text in warning.pending:
-        message = one_line(text)
-        if path:
-            _append(path, _entry(style, "warning", message, {}))
-        else:
-            _stderr(_entry(style, "warning", message, {}) if style == "json" else f"ocipy: warning: {message}\n")
+    for text in warning.pending if _wants_warnings(invocation) else ():
+        _tell(path, style, "warning", text)
+
+
+def _wants_warnings(invocation: Invocation) -> bool:
+    return invocation.flags.get("log-level") != "error" or bool(invocation.flags.get("debug"))
+
+
+def _tell(path: str, style: str, level: str, text: str) -> None:
+    """One entry that is no error; a log that cannot be written does not make the command fail."""
+    message = shortened(one_line(text))
+    if path:
+        _append(path, _entry(style, level, message, {}))
+    else:
+        _stderr(_entry(style, level, message, {}) if style == "json" else f"ocipy: {level}: {message}\n")
+
+
+def start_telling(invocation: Invocation) -> None:
+    """From now on what the command does is told as it happens: --debug, or --log-level info or debug."""
+    from ocipy import __version__
+
+    path, style = invocation["log"], invocation["log-format"]
+    debug = invocation["debug"] or invocation["log-level"] == "debug"
+
+    def tell(level: str, text: str) -> None:
+        if debug or level == "info":
+            _tell(path, style, level, text)
+
+    warning.tell = tell
+    # Not the arguments of exec: there may be secrets among them.
+    tell("debug", f"ocipy {__version__}, pid {os.getpid()}, kernel {os.uname().release}: {invocation.verb} {invocation.args[:1]}")

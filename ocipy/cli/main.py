@@ -22,6 +22,10 @@ def main(argv: list[str]) -> int:
         if _answered(invocation):
             return 0
         _check_globals(invocation)
+        if invocation["debug"] or invocation["log-level"] in ("info", "debug"):
+            from ocipy.cli.log import start_telling
+
+            start_telling(invocation)
         begun = True
         name = "ocipy.cli." + invocation.verb
         __import__(name)
@@ -30,6 +34,8 @@ def main(argv: list[str]) -> int:
             from ocipy.cli.log import report_warnings
 
             report_warnings(invocation)
+        if warning.tell:
+            warning.tell("debug", f"exit status {code}")
         return code
     except BaseException as error:  # a command answers with a line, whatever happened
         code = _fail(error, invocation)
@@ -55,6 +61,8 @@ def _check_globals(invocation: Invocation) -> None:
     if invocation["log-format"] not in ("text", "json"):
         style, invocation.flags["log-format"] = invocation["log-format"], "text"
         raise UsageError(f"invalid log-format: {style} (text or json)")
+    if invocation["log-level"] not in ("", "error", "warning", "info", "debug"):
+        raise UsageError(f"invalid log-level: {invocation['log-level']} (error, warning, info or debug)")
     if invocation["cgroup-manager"] not in ("", "cgroupfs", "systemd", "disabled"):
         raise UsageError(f"invalid cgroup-manager: {invocation['cgroup-manager']} (cgroupfs, systemd or disabled)")
     # spec has a boolean of the same name

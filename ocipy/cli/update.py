@@ -33,6 +33,7 @@ FLAGS = {
     "memory-swap": ("memory", "swap", SIZE),
     "pids-limit": ("pids", "limit", INTEGER),
 }
+OBSOLETE = ("kernel-memory", "kernel-memory-tcp")  # as runc: taken and ignored
 RDT = ("l3-cache-schema", "mem-bw-schema")
 
 

@@ -9,13 +9,13 @@ import errno
 import os
 import time
 
+from ocipy import warning
 from ocipy.container.kill import send, signal_all, thaw
 from ocipy.container.record import CREATING, Record
 from ocipy.container.signals import SIGKILL, SIGSTOP
 from ocipy.container.state import is_frozen, liveness, open_process, runtime_liveness, status_alive, waits_for_start
 from ocipy.container.store import boot_id
 from ocipy.errors import MountError, NotFoundError, NotRunningError, StateError
-from ocipy.warning import warn
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -58,10 +58,15 @@ def stop(record: Record) -> None:
 
 
 def _remove(entry: Entry, record: Record) -> None:
+    if warning.tell:
+        left = [*record.made_cgroups, *record.mounts]
+        warning.tell("debug", f"container {record.id}: nothing of it runs; to remove: {', '.join(left) or 'its state'}")
     _remove_resources(record)
     if record.hooks_after:
         _run_poststop(entry, record)
     entry.remove()
+    if warning.tell:
+        warning.tell("info", f"container {record.id}: deleted")
 
 
 def _read(entry: Entry, *, force: bool) -> Record:
@@ -159,6 +164,8 @@ def _end_init(entry: Entry, record: Record, *, force: bool) -> None:
 
 
 def _kill_init(record: Record, pidfd: int) -> None:
+    if warning.tell:
+        warning.tell("debug", f"container {record.id}: SIGKILL to its init, pid {record.pid}")
     send_kill(pidfd, record.id)
     if is_frozen(record):
         thaw(record)
@@ -284,10 +291,10 @@ def _run_poststop(entry: Entry, record: Record) -> None:
         config = parse_json(entry.read_config().decode("utf-8"))
         hooks = (config.get("hooks") or {}).get("poststop") or []
     except (StateError, ValueError, AttributeError) as error:
-        return warn(f"poststop hooks of container {record.id} cannot be read: {error}")
+        return warning.warn(f"poststop hooks of container {record.id} cannot be read: {error}")
     state = state_json(record, "stopped", 0)
     for index, hook in enumerate(hooks):
         try:
             run_hook(hook, state, f"/hooks/poststop/{index}", "poststop", record.bundle)
         except HookError as error:
-            warn(str(error))
+            warning.warn(str(error))

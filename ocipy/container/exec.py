@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 
+from ocipy import warning
 from ocipy.config.capabilities import capability_mask
 from ocipy.config.load import parse_config, parse_process, read_file
 from ocipy.config.process import check as check_process
@@ -62,6 +63,8 @@ def execute(entry: Entry, request: ExecRequest) -> tuple[int, int]:
     plan = assemble_exec(
         config, process, read_host(), options, pid=record.pid, flags=flags, cgroup_paths=_cgroup_paths(record, request)
     )
+    if warning.tell:
+        warning.tell("debug", f"a plan of {len(plan)} steps to join the namespaces (CLONE_NEW* {flags:#x}) of pid {record.pid}")
     session = Session(plan, record, entry)
     session.target_pidfd = target
     if on_console is not None:
@@ -84,6 +87,8 @@ def execute(entry: Entry, request: ExecRequest) -> tuple[int, int]:
         raise
     finally:
         os.close(target)
+    if warning.tell:
+        warning.tell("info", f"container {entry.id}: a process runs, pid {session.pid}")
     return session.pid, session.pidfd
 
 

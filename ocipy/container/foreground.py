@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from _signal import SIG_DFL, SIGCHLD, SIGWINCH, set_wakeup_fd, signal  # type: ignore[import-not-found]
 
+from ocipy import warning
 from ocipy.linux import sys
 
 TYPE_CHECKING = False
@@ -80,6 +81,8 @@ def wait(pid: int, pidfd: int, ptmx: int = -1) -> int:
             signal(number, SIG_DFL)
         os.close(awake)
         os.close(wake)
+    if warning.tell:
+        warning.tell("debug", f"pid {pid} has ended, wait status {status:#x}")
     return 128 + os.WTERMSIG(status) if os.WIFSIGNALED(status) else os.WEXITSTATUS(status)
 
 

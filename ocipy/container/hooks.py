@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import errno
 import os
+import time
 
+from ocipy import warning
 from ocipy.errors import HookError
 from ocipy.linux import sys as kernel
 
@@ -33,6 +35,7 @@ def run_hook(hook: Any, state: bytes, pointer: str, kind: str, bundle: str) -> N
     Raises HookError, after killing the hook's process group when its time is over.
     """
     name = f"{kind} hook {pointer.rpartition('/')[2]} {hook['path']}"
+    began = time.monotonic()
     stdin, output = _memory_file("state"), _memory_file("output")
     try:
         os.write(stdin, state)
@@ -42,6 +45,8 @@ def run_hook(hook: Any, state: bytes, pointer: str, kind: str, bundle: str) -> N
         except OSError as error:
             raise HookError(error.errno or 0, name, "execve", pointer) from None
         problem = _wait(pid, hook.get("timeout") or 0)
+        if warning.tell:
+            warning.tell("debug", f"{name}: {problem or 'succeeded'}, after {(time.monotonic() - began) * 1000:.1f} ms")
         if problem:
             raise HookError(0, name, "", pointer, problem + _tail(output))
     finally:

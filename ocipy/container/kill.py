@@ -6,6 +6,7 @@ import errno
 import os
 from _signal import pidfd_send_signal  # type: ignore[import-not-found]
 
+from ocipy import warning
 from ocipy.container.record import CREATING
 from ocipy.container.signals import SIGKILL
 from ocipy.container.state import is_frozen, liveness
@@ -20,8 +21,9 @@ if TYPE_CHECKING:
 def kill(entry: Entry, signal: int, *, everyone: bool = False) -> None:
     """Send ``signal`` to init, or to ``everyone`` in the container's cgroup (runtime.md, kill).
 
-    SIGKILL reaches a paused container too, and all of a container that shares its pid namespace: without a namespace of its
-    own nothing else would end the processes that init leaves. Raises NotRunningError, StateError, CgroupError.
+    With ``everyone`` it is no error that nobody is left. SIGKILL reaches a paused container too, and all of a container that
+    shares its pid namespace: without a namespace of its own nothing else would end the processes that init leaves.
+    Raises NotRunningError, StateError, CgroupError.
     """
     record = entry.read()
     if record.status == CREATING:
@@ -31,11 +33,15 @@ def kill(entry: Entry, signal: int, *, everyone: bool = False) -> None:
         reached = 0
         if everyone or (signal == SIGKILL and not record.own_pid_namespace):
             reached = signal_all(record.cgroup_paths, signal)
-        if reached:
+        if warning.tell and reached:
+            warning.tell("info", f"container {record.id}: signal {signal} to {reached} processes of its cgroup")
+        if reached or (everyone and pidfd is None):
             return
         if pidfd is None:
             raise NotRunningError(record.id)
         send(pidfd, signal, record.id)
+        if warning.tell:
+            warning.tell("info", f"container {record.id}: signal {signal} to its init, pid {record.pid}")
         if signal == SIGKILL and is_frozen(record):
             thaw(record)
     finally:

@@ -56,6 +56,8 @@ def create(request: Request) -> Created:
     assembled = assemble(config, read_host(), request.options)
     for text in assembled.warnings:
         warning.warn(text)
+    if warning.tell:
+        _tell_plan(request, config, raw, assembled)
     entry = request.store.create(request.id)
     session = None
     record = Record(request.id)
@@ -67,7 +69,23 @@ def create(request: Request) -> Created:
     except BaseException as error:
         _undo(session, entry, record, config, error)
         raise
+    if warning.tell:
+        warning.tell("info", f"container {request.id}: created, pid {record.pid}")
     return Created(entry, record, config, session.pidfd)
+
+
+def _tell_plan(request: Request, config: Config, raw: bytes, assembled: Assembled) -> None:
+    tell = warning.tell or _nobody
+    tell("debug", f"read {request.bundle}/config.json: {len(raw)} bytes, ociVersion {config['ociVersion']}")
+    inside = sum(step.op.where == "init" for step in assembled.steps)
+    tell("debug", f"a plan of {len(assembled.steps)} steps, {inside} of them inside the container (ocipy plan prints it)")
+    for name, path in assembled.cgroup.paths.items():
+        tell("debug", f"cgroup {name}: {path}")
+    tell("debug", f"state directory {request.store.root}/{request.id}")
+
+
+def _nobody(level: str, text: str) -> None:
+    pass
 
 
 def console_taker(

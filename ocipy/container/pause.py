@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ocipy import warning
 from ocipy.container.kill import thaw
 from ocipy.container.state import status
 from ocipy.errors import NotRunningError, StateError
@@ -20,6 +21,8 @@ def pause(entry: Entry) -> None:
     from ocipy.linux import cgroups
 
     cgroups.freeze(record.cgroup_paths)
+    if warning.tell:
+        warning.tell("info", f"container {entry.id}: paused")
 
 
 def resume(entry: Entry) -> None:
@@ -29,3 +32,5 @@ def resume(entry: Entry) -> None:
     if found != "paused":
         raise StateError(f'cannot resume a {found} container: container not paused: "{entry.id}"')
     thaw(record)
+    if warning.tell:
+        warning.tell("info", f"container {entry.id}: resumed")

@@ -59,6 +59,8 @@ class Session:
                 self._send(ACK)
             elif kind == PID:
                 self.pid, self.pidfd = value, fds.pop()
+                if warning.tell:
+                    warning.tell("debug", f"init is pid {self.pid}, cloned by the stage {self.stage}, which has ended")
                 self._reap_stage()
                 self.on_pid()
                 self._send(ACK)
@@ -72,11 +74,15 @@ class Session:
             elif kind == READY:
                 self.on_ready()
                 self._send(ACK)
+                if warning.tell:
+                    warning.tell("debug", "init has done all of its steps and waits for start")
                 os.close(self.sock)
                 self.sock = -1
                 return
             elif kind == EXECUTING:
                 self._await_exec()
+                if warning.tell:
+                    warning.tell("debug", f"pid {self.pid} executes the program")
                 return
             elif kind == ERROR:
                 raise self.error(step, call, errno, value)
@@ -129,6 +135,10 @@ class Session:
 
     def _apply_all(self, steps: list[Step]) -> None:
         for step in steps:
+            if warning.tell:
+                from ocipy.plan.render import describe
+
+                warning.tell("debug", f"step {step.origin or '/'}: {describe(step, self.plan)}")
             slot = step.values.get("slot")
             opened = apply(self, step)
             if slot is not None and opened is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 
+from ocipy import warning
 from ocipy.container.record import CREATED
 from ocipy.container.reports import ERROR, EXECUTING, GO, REPORT, message
 from ocipy.errors import HookError, StateError
@@ -26,6 +27,8 @@ def start(entry: Entry) -> None:
         what = "is paused" if found == "paused" else f"is {found}"
         raise StateError(f'cannot start container "{entry.id}": it {what}, not created')
     _go(entry)
+    if warning.tell:
+        warning.tell("info", f"container {entry.id}: its program runs, pid {record.pid}")
     if record.hooks_after:
         _poststart(entry, record)
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import fcntl
 
+from ocipy import warning
 from ocipy.container.state import status
 from ocipy.errors import ConfigError, NotRunningError, StateError
-from ocipy.warning import warn
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -37,7 +37,10 @@ def update(entry: Entry, resources: Resources) -> None:
     warnings: list[str] = []
     apply_update(plan_update(complete(resources, record.cgroup_paths), record.cgroup_paths, warnings))
     for text in warnings:
-        warn(text)
+        warning.warn(text)
+    if warning.tell:
+        places = ", ".join(dict.fromkeys(record.cgroup_paths.values()))
+        warning.tell("info", f"container {entry.id}: limits of {', '.join(resources)} are set in {places}")
 
 
 def _check_devices(entry: Entry, resources: Resources) -> None:

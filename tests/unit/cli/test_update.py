@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from ocipy.cli.options import VERBS
-from ocipy.cli.update import FLAGS, RDT, parse_size, resources_of
+from ocipy.cli.update import FLAGS, OBSOLETE, RDT, parse_size, resources_of
 from ocipy.errors import ConfigError, UsageError
 
 
@@ -46,7 +46,7 @@ def test_every_flag_becomes_the_property_that_it_names() -> None:
 
 
 def test_the_table_of_options_and_the_table_of_properties_name_the_same_flags() -> None:
-    assert {flag[0] for flag in VERBS["update"].flags} == {*FLAGS, *RDT, "resources", "help"}
+    assert {flag[0] for flag in VERBS["update"].flags} == {*FLAGS, *OBSOLETE, *RDT, "resources", "help"}
 
 
 @pytest.mark.parametrize(
