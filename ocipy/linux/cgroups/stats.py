@@ -151,11 +151,11 @@ def _v2(path: str) -> dict[str, Any]:
     usage |= {"kernel": cpu.get("system_usec", 0) * 1000, "user": cpu.get("user_usec", 0) * 1000}
     cpus = _given(cpus=_ids(path + "/cpuset.cpus"), mems=_ids(path + "/cpuset.mems"))
     return {
-        "cpu": {"usage": usage, "throttling": _throttling(path, "throttled_usec", 1000)},
+        "cpu": {"usage": usage, "throttling": _throttling(path, "throttled_usec", 1000), **_pressure(path, "cpu")},
         "cpuset": cpus | dict.fromkeys(CPUSET_FLAGS, 0),
-        "memory": _memory_v2(path),
+        "memory": _memory_v2(path) | _pressure(path, "memory"),
         "pids": _pids(path),
-        "blkio": _io_v2(path),
+        "blkio": _io_v2(path) | _pressure(path, "io"),
         "hugetlb": {
             size: _given(usage=_number(f"{path}/hugetlb.{size}.current"))
             | {"failcnt": _table(f"{path}/hugetlb.{size}.events").get("max", 0)}
@@ -179,8 +179,18 @@ def _memory_v2(path: str) -> dict[str, Any]:
     )
 
 
+def _pressure(path: str, resource: str) -> dict[str, Any]:
+    """psi: how long some of the processes, and all of them at once, have stalled: in percent of the last 10, 60 and 300
+    seconds, and microseconds in all. Nothing where the kernel does not count it."""
+    found: dict[str, dict[str, Any]] = {}
+    for kind, *pairs in map(str.split, _text(f"{path}/{resource}.pressure").splitlines()):
+        values = dict(pair.partition("=")[::2] for pair in pairs)
+        found[kind] = {name: int(text) if name == "total" else float(text) for name, text in values.items()}
+    return _given(psi=found)
+
+
 def _io_v2(path: str) -> dict[str, Any]:
-    found: dict[str, list[dict[str, Any]]] = {}
+    found: dict[str, Any] = {}
     for device, *pairs in map(str.split, _text(path + "/io.stat").splitlines()):
         major, _, minor = device.partition(":")
         for name, _, value in (pair.partition("=") for pair in pairs):

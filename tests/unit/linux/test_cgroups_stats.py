@@ -97,3 +97,15 @@ def test_v2_counts_what_was_killed_for_want_of_memory(tmp_path: Path) -> None:
 
 def test_without_a_memory_controller_there_is_nothing_to_watch(tmp_path: Path) -> None:
     assert OomWatch({"": str(tmp_path)}).fd == OomWatch({"cpu": str(tmp_path), "": str(tmp_path)}).fd == -1
+
+
+def test_v2_tells_how_long_processes_stalled(tmp_path: Path) -> None:
+    text = "some avg10=1.50 avg60=0.25 avg300=0.00 total=1692\nfull avg10=0.00 avg60=0.00 avg300=0.00 total=7\n"
+    path = files(tmp_path / "box", {"cpu.pressure": text, "memory.pressure": text, "io.pressure": text})
+    found = read_stats({"": path})
+    wanted = {
+        "some": {"avg10": 1.5, "avg60": 0.25, "avg300": 0.0, "total": 1692},
+        "full": {"avg10": 0.0, "avg60": 0.0, "avg300": 0.0, "total": 7},
+    }
+    assert [found[name]["psi"] for name in ("cpu", "memory", "blkio")] == [wanted] * 3
+    assert "psi" not in read_stats({"": files(tmp_path / "without", {"cpu.stat": ""})})["cpu"]
