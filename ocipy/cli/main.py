@@ -26,6 +26,7 @@ def main(argv: list[str]) -> int:
             from ocipy.cli.log import start_telling
 
             start_telling(invocation)
+        warning.strict = invocation["strict"]
         begun = True
         name = "ocipy.cli." + invocation.verb
         __import__(name)

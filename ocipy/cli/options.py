@@ -26,6 +26,7 @@ GLOBAL: tuple[Flag, ...] = (
     ("systemd-cgroup", "", BOOL, None, "cgroups through systemd: cgroupsPath is slice:prefix:name"),
     ("cgroup-manager", "", TEXT, None, "cgroupfs, systemd or disabled"),
     ("rootless", "", TEXT, "auto", "ignore cgroup permission errors: true, false or auto"),
+    ("strict", "", BOOL, None, "refuse what would otherwise be ignored with a warning"),
     ("help", "h", BOOL, None, "show this text"),
     ("version", "v", BOOL, None, "show the version"),
 )

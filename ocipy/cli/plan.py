@@ -19,7 +19,7 @@ def run(invocation: Invocation) -> int:
     from ocipy.linux.assemble import Options, assemble
     from ocipy.linux.host import read_host
     from ocipy.plan import render
-    from ocipy.warning import warn
+    from ocipy.warning import check, warn
 
     style = invocation["format"]
     if style not in ("text", "json"):
@@ -34,6 +34,7 @@ def run(invocation: Invocation) -> int:
     assembled = assemble(config, read_host(), options)
     for text in assembled.warnings:
         warn(text)
+    check()
     if style == "json":
         import json
 

@@ -57,6 +57,7 @@ def execute(entry: Entry, request: ExecRequest) -> tuple[int, int]:
     config = parse_config(entry.read_config(), "config.json", semantics=False)
     process = _process(config, request)
     on_console = console_taker(request.on_console, request.console_socket, terminal=process.get("terminal"))
+    warning.check()
     options = request.options
     options.bundle = record.bundle
     flags = namespace_flags(record.pid)

@@ -56,6 +56,7 @@ def create(request: Request) -> Created:
     assembled = assemble(config, read_host(), request.options)
     for text in assembled.warnings:
         warning.warn(text)
+    warning.check()
     if warning.tell:
         _tell_plan(request, config, raw, assembled)
     entry = request.store.create(request.id)

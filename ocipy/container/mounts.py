@@ -39,6 +39,7 @@ def add(entry: Entry, mounts: list[Mount]) -> None:
     record, config = _container(entry, mounts)
     for text in check_mounts(config):
         warning.warn(text)
+    warning.check()
     host, options = read_host(), Options(entry.id, record.bundle)
     if host.uid:
         raise StateError("mounts add takes root: the sources of mounts are those of the host")

@@ -71,6 +71,7 @@ class Session:
                 self._send(ACK)
             elif kind == WARNING:
                 _warn_capabilities(value)
+                warning.check()
             elif kind == READY:
                 self.on_ready()
                 self._send(ACK)

@@ -35,9 +35,11 @@ def update(entry: Entry, resources: Resources) -> None:
     from ocipy.linux.cgroups.update import apply_update, complete
 
     warnings: list[str] = []
-    apply_update(plan_update(complete(resources, record.cgroup_paths), record.cgroup_paths, warnings))
+    steps = plan_update(complete(resources, record.cgroup_paths), record.cgroup_paths, warnings)
     for text in warnings:
         warning.warn(text)
+    warning.check()
+    apply_update(steps)
     if warning.tell:
         places = ", ".join(dict.fromkeys(record.cgroup_paths.values()))
         warning.tell("info", f"container {entry.id}: limits of {', '.join(resources)} are set in {places}")
