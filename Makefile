@@ -32,6 +32,12 @@ $(VENV)/.packages: pyproject.toml $(VENV)/.debian
 	$(BIN)/pip install --quiet --requirement $(VENV)/.wanted
 	@touch $@
 
+$(VENV)/.packages-engines: pyproject.toml $(VENV)/.packages
+	@$(BIN)/python -c 'import tomllib; p = tomllib.load(open("pyproject.toml", "rb")); \
+	print("\n".join(p["project"]["optional-dependencies"]["engines"]))' >$(VENV)/.wanted-engines
+	$(BIN)/pip install --quiet --requirement $(VENV)/.wanted-engines
+	@touch $@
+
 # ---- build: what `pip install .` gives anyone, compiled objects kept in build/ -------------------------------------
 build: $(VENV)/.built
 
@@ -55,8 +61,8 @@ check: lint
 test: $(VENV)/.debian-test lint
 	$(BIN)/pytest -q tests/unit tests/integration
 
-# Real engines, started beside the machine's own: containerd, dockerd, Podman, Buildah. RUNTIME= names another runtime.
-test-engines: build $(VENV)/.debian-test
+# Real engines, started beside the machine's own: containerd (and its CRI), dockerd, Podman, Buildah. RUNTIME= names another runtime.
+test-engines: build $(VENV)/.debian-test $(VENV)/.packages-engines
 	@.ci/deps engines
 	$(BIN)/pytest -q tests/engines
 

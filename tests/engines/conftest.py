@@ -67,6 +67,13 @@ def buildah_engine(private: Path) -> Iterator[Engine]:
     yield from _session("buildah", engine.buildah, private)
 
 
+@pytest.fixture(scope="session")
+def cri_engine(private: Path) -> Iterator[Engine]:
+    from engines.cri import cri  # with gRPC, which only these tests need
+
+    yield from _session("cri", cri, private)
+
+
 def _left(before: dict[str, set[str]], after: dict[str, set[str]]) -> list[str]:
     return [f"{kind} {one}" for kind, those in after.items() for one in those - before[kind]]
 
@@ -85,6 +92,11 @@ def _clean(made: Engine) -> Iterator[Engine]:
 @pytest.fixture
 def ctr(containerd_engine: Engine, no_leaks: None) -> Iterator[Engine]:
     yield from _clean(containerd_engine)
+
+
+@pytest.fixture
+def cri(cri_engine: Engine, no_leaks: None) -> Iterator[Engine]:
+    yield from _clean(cri_engine)
 
 
 @pytest.fixture
