@@ -15,7 +15,7 @@ def text(verb: str) -> str:
     else:
         lines = ["ocipy: an OCI container runtime", ""]
         lines += ["Usage: ocipy [GLOBAL OPTIONS] COMMAND [OPTIONS] [ARGUMENTS]", "", "Commands:"]
-        lines += [f"  {name:<10}{entry.summary}" for name, entry in VERBS.items()]
+        lines += [f"  {name:<12}{entry.summary}" for name, entry in VERBS.items()]
         lines += ["", "Global options:", *_flags(GLOBAL)]
     return "\n".join(lines) + "\n"
 

@@ -158,6 +158,7 @@ VERBS: dict[str, Verb] = {
         "[BUNDLE]", 0, 1, "print every step that create would do, and do none",
         (_BUNDLE, ("format", "f", TEXT, "text", "text or json"), *_MAKE, _PRESERVE),
     ),
+    "completion": Verb("bash|zsh|fish", 1, 1, "print a script that completes the command line of ocipy in a shell"),
 }  # fmt: skip
 
 
