@@ -2,27 +2,26 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import json
 import os
+import re
 import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import grpc
 import pytest
 from bundles import PREFIX, cgroup_of, hierarchies, wait_until
+from engines.cri import HANDLER, OTHER_HANDLER, Container, Cri, Pod
 
-if TYPE_CHECKING:
-    from engines.cri import Container, Cri, Pod
-
-MakePod = Callable[..., "Pod"]
+MakePod = Callable[..., Pod]
 
 
 @pytest.fixture
 def make_pod(cri: Cri) -> Iterator[MakePod]:
     """``make_pod({…fields of PodSandboxConfig…}, handler)``: a running pod, stopped and removed when the test ends."""
-    from engines.cri import Pod
-
     pods: list[Pod] = []
 
     def make(config: dict[str, Any] | None = None, handler: str = "") -> Pod:
@@ -55,8 +54,6 @@ def sleeper(pod: Pod) -> Container:
 
 def failure(call: Callable[[], object]) -> str:
     """What the engine says of a call that must fail."""
-    import grpc
-
     with pytest.raises(grpc.RpcError) as caught:
         call()
     return f"{caught.value.code().name}: {caught.value.details()}"  # type: ignore[attr-defined]
@@ -115,6 +112,22 @@ def test_a_container_that_failed_is_made_again_in_the_same_pod(cri: Cri, pod: Po
     assert second.exec("true") == ("", "", 0)
 
 
+def test_many_pods_come_and_go_at_once(make_pod: MakePod) -> None:
+    def one(number: int) -> list[str]:
+        pod = make_pod()
+        said = [pod.run("echo", f"{number} {name}", name=name) for name in ("a", "b")]
+        pod.close()
+        return said
+
+    with concurrent.futures.ThreadPoolExecutor(6) as threads:
+        assert list(threads.map(one, range(6))) == [[f"{number} a\n", f"{number} b\n"] for number in range(6)]
+
+
+def test_a_pod_that_cannot_be_made_says_why_and_leaves_nothing(make_pod: MakePod) -> None:
+    said = failure(lambda: make_pod({"linux": {"sysctls": {"kernel.nothing": "1"}}}))
+    assert re.search("kernel.nothing", said), said
+
+
 def test_a_container_over_its_memory_is_told_as_killed_for_that(pod: Pod) -> None:
     box = pod.start("dd", "if=/dev/zero", "of=/dev/null", "bs=64M", linux={"resources": {"memory_limit_in_bytes": 16 << 20}})
     ended = box.wait()
@@ -169,6 +182,37 @@ def test_exec_has_a_terminal_that_is_resized(sleeper: Container) -> None:
         stream.resize(91, 17)
         out, _, code = stream.finish()
     assert (out, code) == ("/dev/pts/0\r\n17 91\r\n", 4)
+
+
+def test_what_is_typed_on_the_terminal_of_exec_interrupts_the_program(sleeper: Container) -> None:
+    with sleeper.stream("sh", "-c", "echo ready; exec sleep 1000", tty=True) as stream:
+        stream.wait_for("ready")
+        stream.send("\x03")
+        assert stream.finish()[2] == 130
+
+
+def test_many_execs_run_at_once(sleeper: Container) -> None:
+    with concurrent.futures.ThreadPoolExecutor(12) as threads:
+        results = threads.map(lambda n: sleeper.exec("sh", "-c", f"sleep 0.2; echo {n}; exit {n}"), range(24))
+        assert list(results) == [(f"{n}\n", "", n) for n in range(24)]
+
+
+RESTRICTIONS = "Uid", "Gid", "Groups", "CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb", "NoNewPrivs", "Seccomp", "Cpus_allowed"
+
+
+def test_exec_is_as_restricted_as_the_container(pod: Pod) -> None:
+    context = {"run_as_user": {"value": 1000}, "supplemental_groups": [99], "no_new_privs": True, "seccomp": {},
+               "capabilities": {"drop_capabilities": ["CHOWN", "MKNOD"]}}  # fmt: skip
+    resources = {"cpuset_cpus": "0", "oom_score_adj": 600}
+    box = pod.start("sleep", "1000", linux={"resources": resources, "security_context": context})
+
+    def restrictions(pid: str) -> list[str]:
+        there = f"cd /proc/{pid}; for kind in cgroup ipc mnt net pid uts; do readlink ns/$kind; done; cat cgroup oom_score_adj; "
+        return box.sh(f"{there} grep -E '^({'|'.join(RESTRICTIONS)}):' status").splitlines()
+
+    shell = restrictions("$$")
+    assert shell == restrictions("1")
+    assert "Seccomp:\t2" in shell
 
 
 def test_a_container_with_a_terminal_is_attached_to(pod: Pod) -> None:
@@ -322,16 +366,12 @@ def test_a_privileged_pod_has_the_hosts_devices_and_capabilities(make_pod: MakeP
 
 
 def test_a_privileged_pod_of_a_handler_without_the_hosts_devices(make_pod: MakePod) -> None:
-    from engines.cri import OTHER_HANDLER
-
     pod = make_pod(secure(privileged=True), OTHER_HANDLER)
     said = pod.sh("ls -l /dev", **secure(privileged=True))
     assert devices(said) == {"full", "null", "random", "tty", "urandom", "zero"}
 
 
 def test_a_handler_of_the_pod_is_the_runtime_of_its_containers(cri: Cri, make_pod: MakePod) -> None:
-    from engines.cri import HANDLER, OTHER_HANDLER
-
     usual, other = cri.states
     for handler, states in (("", usual), (HANDLER, usual), (OTHER_HANDLER, other)):
         pod = make_pod(handler=handler)
