@@ -4,12 +4,12 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 # Directories too: they change when a file goes.
 SOURCES := $(shell find ocipy $(wildcard spec) -name __pycache__ -prune -o -type d -print \
-	-o -name '*.py' -print -o -name '*.[ch]' -print -o -name '*.cdef' -print -o -name '*.json' -print) setup.py pyproject.toml README.md LICENSE
+	-o -name '*.py' -print -o -name '*.[ch]' -print -o -name '*.cdef' -print -o -name '*.json' -print) $(wildcard docs/man/*) setup.py pyproject.toml README.md LICENSE
 GENERATED := ocipy/_commit.py ocipy/config/_compiled.py ocipy/_native/ops.h
 export PYTHON
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: all deps build demo test test-engines check lint bench cross validation dist clean
+.PHONY: all deps build man demo test test-engines check lint bench cross validation dist clean
 .DELETE_ON_ERROR:
 
 all: build
@@ -45,6 +45,11 @@ $(VENV)/.built: $(VENV)/.packages $(filter-out $(GENERATED),$(SOURCES))
 	@mkdir -p build
 	OCIPY_WERROR=1 flock build/.lock $(BIN)/pip install --quiet --no-deps --no-build-isolation --force-reinstall .
 	@touch $@
+
+# Manual pages alone, to look at: man -l build/man/ocipy.8. pip installs them too.
+man:
+	@$(PYTHON) -c 'from ocipy import __version__; from ocipy.cli.manual import generate; \
+	print(*generate("docs/man", "build/man", __version__, "$(shell git log -1 --format=%cs 2>/dev/null || date +%F)"))'
 
 # ---- looking at it ---------------------------------------------------------------------------------------------------
 demo: build $(VENV)/.debian-test

@@ -5,6 +5,7 @@
     spec/*.json ──compile_schema──▶ ocipy/config/_compiled.py          the validator of the hot path
     init.c op_*.c sys*.c ──▶ ocipy/_native/init                        static, freestanding: runs inside containers
     launcher.c ──▶ <prefix>/bin/ocipy                                  static, freestanding: starts Python isolated
+    docs/man/*.8.in ocipy/cli/options.py ──▶ <prefix>/share/man/man8   manual pages
     shim.cdef spawn.c check.c shim*.c ──cffi──▶ ocipy/_native/_shim    API mode, out of line
 
 Names and versions are in pyproject.toml. CC and CFLAGS are honoured; OCIPY_WERROR=1 makes warnings errors (the Makefile does).
@@ -19,6 +20,7 @@ import shutil
 import subprocess
 import sys
 import sysconfig
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -64,6 +66,28 @@ def generate() -> None:
         runpy.run_path(str(compiler))["generate"](ROOT / "spec", compiled)
 
 
+def generate_manual(output: str) -> None:
+    """Manual pages into ``output``/man."""
+    sys.path.insert(0, str(ROOT))
+    version = runpy.run_path(str(ROOT / "ocipy/__init__.py"))["__version__"]
+    runpy.run_path(str(ROOT / "ocipy/cli/manual.py"))["generate"](str(ROOT / "docs/man"), f"{output}/man", version, current_date())
+    sys.path.remove(str(ROOT))
+
+
+def current_date() -> str:
+    """Of the last commit, of SOURCE_DATE_EPOCH, or today."""
+    if (ROOT / ".git").exists():
+        git = subprocess.run(["git", "-C", str(ROOT), "log", "-1", "--format=%cs"], check=False, capture_output=True, text=True)
+        if git.stdout:
+            return git.stdout.strip()
+    return time.strftime("%Y-%m-%d", time.gmtime(float(os.environ.get("SOURCE_DATE_EPOCH") or time.time())))
+
+
+def manual_pages() -> list[str]:
+    """Those that there will be."""
+    return [f"{OUTPUT}/man/{source.name.removesuffix('.in')}" for source in sorted((ROOT / "docs" / "man").glob("*.8.in"))]
+
+
 def current_commit() -> str:
     """"" in a source archive, which brings its own _commit.py."""
     if not (ROOT / ".git").exists():
@@ -106,6 +130,7 @@ class BuildNative(Command):
         generate()
         output = ROOT / self.output
         output.mkdir(parents=True, exist_ok=True)
+        generate_manual(str(output))
         for name, patterns in (("init", INIT_SOURCES), ("ocipy", LAUNCHER_SOURCES)):
             if sources := expand(patterns):
                 self.link(output / name, self.compile(sources, output))
@@ -175,5 +200,5 @@ setup(
     cmdclass={"build": Build, "build_native": BuildNative, "build_ext": BuildExt, "build_py": BuildPy},
     cffi_modules=["ocipy/_native/build.py:ffibuilder"] if (NATIVE / "shim.cdef").exists() else [],
     # An ELF on the PATH: scripts= reads its files as text. The wheel keeps the execute bit.
-    data_files=[("bin", [f"{OUTPUT}/ocipy"])],
+    data_files=[("bin", [f"{OUTPUT}/ocipy"]), ("share/man/man8", manual_pages())],
 )

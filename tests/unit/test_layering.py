@@ -40,7 +40,7 @@ SLOW = {
 }  # fmt: skip
 
 # Build tools, types for mypy, explanations: these import what they like, and are imported inside functions only.
-COLD = {"_native/build.py", "config/compile_schema.py", "config/locate.py", "config/schema.py", "config/types.py"}
+COLD = {"_native/build.py", "cli/manual.py", "config/compile_schema.py", "config/locate.py", "config/schema.py", "config/types.py"}
 
 
 class Imports(ast.NodeVisitor):
