@@ -108,7 +108,7 @@ def _advice(step: Step, call: str, errno: int, value: int) -> str:
     if call in ("mkdirat", "mknodat") and errno in (errors.EACCES, errors.EOVERFLOW) and step.op is not ops.DEVICE:
         return "does the container's root own the root filesystem, and is it a user that is mapped?"
     if step.op in (ops.MOUNT, ops.ATTACH, ops.BIND) and call == "move_mount" and errno in (errors.EINVAL, errors.ENOTDIR):
-        return "a directory can only be mounted on a directory, a file on a file"
+        return "not a directory on a directory, nor a file on a file: nothing else can be mounted"
     if step.op is ops.REMOUNT and errno == errors.EINVAL:
         return "nothing is mounted there"
     if step.op is ops.UNMOUNT:

@@ -275,7 +275,7 @@ _WORDS: dict[str, Callable[[_Fields], str]] = {
     "NO_NEW_PRIVILEGES": lambda f: "set no_new_privs",
     "PERSONALITY": lambda f: f"set the personality {PERSONALITIES.get(f.persona, f.persona)}",
     "MEMORY_POLICY": _memory_policy,
-    "EXEC_LABEL": lambda f: f"write {f.value!r} to /proc/{f.attribute}: the label after execve",
+    "EXEC_LABEL": lambda f: f"write {f.value!r} to `/proc/{f.attribute}`: the label after execve",
     "HOME": lambda f: f"set HOME from the container's /etc/passwd for uid {f.uid or 0}",
     "CWD": _cwd,
     "SECCOMP": _seccomp,

@@ -176,7 +176,7 @@ def test_a_link_to_proc_is_no_way_around(container: Make) -> None:
     ("mount", "words"),
     [
         (bind("/no/such", "/here"), 'mounts[7] /here (/mounts/7): bind: source "/no/such" does not exist'),
-        (bind("/etc/passwd", "/tmp"), "a directory can only be mounted on a directory, a file on a file"),
+        (bind("/etc/passwd", "/tmp"), "not a directory on a directory, nor a file on a file"),
         (tmpfs("/here", "sizee=1"), 'refuses the option "sizee=1"'),
         ({"destination": "/here", "type": "nofs", "source": "x"}, "this kernel has no filesystem nofs"),
     ],

@@ -305,13 +305,13 @@ def test_a_filesystem_on_a_file_is_an_error_that_names_the_mount(container: Make
     said = box.errors.read_text()
     assert "on /etc/passwd (" in said
     assert "(/mounts/7)" in said
-    assert "a directory can only be mounted on a directory" in said
+    assert "not a directory on a directory, nor a file on a file" in said
 
 
 def test_a_directory_on_a_file_is_an_error_in_words(container: Make, source: Path) -> None:
     box = container("/bin/true", mutate=adds(bind(source, "/etc/passwd")))
     assert box.create(check=False).status == 1
-    assert "a directory can only be mounted on a directory" in box.errors.read_text()
+    assert "not a directory on a directory, nor a file on a file" in box.errors.read_text()
 
 
 def test_the_mode_of_mount_points_that_are_made(container: Make, source: Path) -> None:
