@@ -129,7 +129,9 @@ def test_a_pod_that_cannot_be_made_says_why_and_leaves_nothing(make_pod: MakePod
 
 
 def test_a_container_over_its_memory_is_told_as_killed_for_that(pod: Pod) -> None:
-    box = pod.start("dd", "if=/dev/zero", "of=/dev/null", "bs=64M", linux={"resources": {"memory_limit_in_bytes": 16 << 20}})
+    # The shim listens for it a little after the program has started.
+    script = "sleep 0.5; dd if=/dev/zero of=/dev/null bs=64M"
+    box = pod.start("sh", "-c", script, linux={"resources": {"memory_limit_in_bytes": 16 << 20}})
     ended = box.wait()
     assert (ended.exit_code, ended.reason) == (137, "OOMKilled")
 

@@ -134,7 +134,9 @@ def test_limits_are_the_cgroups(docker: Engine) -> None:
 
 def test_a_program_over_its_memory_is_killed_and_docker_knows_why(docker: Engine) -> None:
     name = f"box{next(_numbers)}"
-    result = run(docker, "sh", "-c", "dd if=/dev/zero of=/dev/null bs=64M", flags=("--name", name, "--memory", "16m"), check=False)
+    # The shim listens for it a little after the program has started.
+    script = "sleep 0.5; dd if=/dev/zero of=/dev/null bs=64M"
+    result = run(docker, "sh", "-c", script, flags=("--name", name, "--memory", "16m"), check=False)
     assert result.status == 137
     assert of(docker, name, "State.OOMKilled") == "true"
     docker("rm", name)
