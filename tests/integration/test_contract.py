@@ -94,6 +94,7 @@ def test_a_pid_file_holds_digits_and_appears_whole(container: Make, tmp_path: Pa
     assert re.fullmatch(rb"\d+", (tmp_path / "exec").read_bytes())
     assert {path.name for path in tmp_path.iterdir() if path.is_file()} == {"init", "exec"}
     box.kill("KILL")
+    box.wait_exit(int((tmp_path / "exec").read_text()))
 
 
 @pytest.mark.parametrize("verb", ["state", "start", "kill", "delete", "pause", "resume", "ps", "update", "events", "exec"])
