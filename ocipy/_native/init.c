@@ -6,7 +6,8 @@
  * The sync socket is SOCK_SEQPACKET; every message is one `struct report`:
  *
  *   stage, init → runtime   SYNC n      the runtime does its block n of the plan, then ACK
- *                           PID pid     with a pidfd; init waits for the ACK, which comes after the journal names it
+ *                           PID pid     with a pidfd; init waits for the ACK, which comes after the journal names it; an errno:
+ *                                       why it was not born in its cgroup, so that the runtime moves it
  *                           CONSOLE     with the ptmx
  *                           LISTENER    with the seccomp listener, then ACK
  *                           READY       all steps up to the start are done, then ACK; the socket is closed

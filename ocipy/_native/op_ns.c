@@ -71,7 +71,8 @@ long do_join(const struct step *step)
 
 long do_join_container(const struct step *step)
 {
-	long error = SYS(setns, FD(step, JOIN_CONTAINER, pidfd), NUMBER(step, JOIN_CONTAINER, flags));
+	u64 flags = NUMBER(step, JOIN_CONTAINER, flags);
+	long error = flags ? SYS(setns, FD(step, JOIN_CONTAINER, pidfd), flags) : 0;
 
 	if (error < 0)
 		return error;
@@ -89,20 +90,31 @@ long do_unshare(const struct step *step)
 }
 
 /* The stage ends here and init goes on, a child of the runtime as the stage was. exit_signal must be 0 with CLONE_PARENT:
- * the kernel takes the stage's. */
+ * the kernel takes the stage's. Where init cannot be born in its cgroup v2, which is full (pids.max) or has given its controllers away, the
+ * report says why, and the runtime moves it before it answers. A new pid namespace is lost with its first fork that fails. */
 long do_clone_init(const struct step *step)
 {
-	int pidfd = -1;
+	int pidfd = -1, cgroup = FD(step, CLONE_INIT, cgroup);
 	struct clone_args args = {.flags = CLONE_PARENT | CLONE_PIDFD, .pidfd = (u64)&pidfd};
-	long pid = SYS(clone3, &args, sizeof(args));
+	long refused = 0, pid = 0;
 
-	(void)step;
+	if (cgroup >= 0) {
+		args.flags |= CLONE_INTO_CGROUP;
+		args.cgroup = (u64)cgroup;
+	}
+	pid = SYS(clone3, &args, sizeof(args));
+	if (pid < 0 && cgroup >= 0) {
+		refused = -pid;
+		args.flags &= ~CLONE_INTO_CGROUP;
+		pid = SYS(clone3, &args, sizeof(args));
+	}
 	if (pid < 0)
-		return pid;
+		return refused ? -refused : pid;
 	if (pid > 0) {
-		long error = report_fd(REPORT_PID, 0, (u64)pid, pidfd);
+		long error = report_fd(REPORT_PID, (u32)refused, (u64)pid, pidfd);
 		leave(error < 0);
 	}
+	close_fd(cgroup);
 	await_ack();
 	return 0;
 }

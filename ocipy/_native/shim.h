@@ -90,6 +90,13 @@ int shim_seccomp_number(uint32_t arch, const char *name);
 long shim_seccomp_compile(uint32_t arch, uint32_t default_action, const char *names, const uint32_t *actions, int count,
 			  char *program, size_t size, int *place);
 
+/* shim_bpf.c */
+int shim_bpf_load(const char *instructions, unsigned count, const char *name, char *log, unsigned log_size);
+int shim_bpf_attach(int cgroup, int program, int replaced);
+int shim_bpf_detach(int cgroup, int program);
+int shim_bpf_query(int cgroup, uint32_t *ids, unsigned size);
+int shim_bpf_open(uint32_t id, char *name);
+
 /* check.c */
 int check_plan(const uint8_t *buffer, size_t size, uint64_t *step, uint64_t *field);
 

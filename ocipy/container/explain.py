@@ -90,7 +90,7 @@ _JOIN_KINDS = ("user", "mount", "network", "ipc", "uts", "pid", "cgroup", "time"
 
 
 def _advice(step: Step, call: str, errno: int, value: int) -> str:
-    if step.op is ops.ENTER_TASKS:
+    if step.op is ops.ENTER_TASKS or (step.op is ops.CLONE_INIT and step.get("cgroup") and errno != errors.EAGAIN):
         from ocipy.linux.cgroups.explain import ADVICE_ENTER
 
         return ADVICE_ENTER.get(errno, "")

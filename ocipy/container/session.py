@@ -14,6 +14,7 @@ from ocipy.errors import OcipyError, StepError, UsageError
 from ocipy.linux import sys
 from ocipy.plan import ops
 from ocipy.plan.encode import blocks, encode
+from ocipy.plan.step import Step
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
 
     from ocipy.container.record import Record
     from ocipy.container.store import Entry
-    from ocipy.plan.step import Step
 
 
 class Session:
@@ -33,7 +33,7 @@ class Session:
 
     __slots__ = (
         "entry", "hook_state", "listener_state", "on_console", "on_pid", "on_ready", "paths", "pid", "pidfd", "plan", "record",
-        "slots", "sock", "stage", "stage_pidfd", "target_pidfd",
+        "slots", "sock", "stage", "stage_pidfd", "target_pidfd", "unborn",
     )  # fmt: skip
 
     def __init__(self, plan: list[Step], record: Record, entry: Entry) -> None:
@@ -41,6 +41,7 @@ class Session:
         self.slots: dict[str, int] = {}
         self.pid = self.stage = 0
         self.pidfd = self.stage_pidfd = self.sock = self.target_pidfd = -1
+        self.unborn = ""  # slot of the cgroup that the kernel let nobody be born in
         self.paths: dict[str, str] = record.cgroup_paths
         self.on_console: Callable[[int], None] = os.close
         self.on_pid: Callable[[], None] = _nothing
@@ -62,6 +63,10 @@ class Session:
                 if warning.tell:
                     warning.tell("debug", f"init is pid {self.pid}, cloned by the stage {self.stage}, which has ended")
                 self._reap_stage()
+                if errno:
+                    self.unborn = self.plan[step].get("cgroup")
+                if self.unborn:
+                    self._move(self.unborn)
                 self.on_pid()
                 self._send(ACK)
             elif kind == CONSOLE:
@@ -128,6 +133,15 @@ class Session:
             reason += ", probably as memory ran out: is linux.resources.memory.limit too small?"
         return StepError(0, "container init", detail=reason)
 
+    def _move(self, slot: str) -> None:
+        """Init could not be born in its cgroup v2. An exec into the container's goes where its first process is, if it must."""
+        from ocipy.linux.cgroups import apply_enter
+
+        opened = next(step for step in self.plan if step.values.get("slot") == slot)
+        path = opened.get("path")
+        first = self.record.pid if path == self.paths.get("") else 0
+        apply_enter(Step(ops.ENTER_CGROUP, opened.origin, paths={"": path}, init=first), self.pid)
+
     def _reap_stage(self) -> None:
         if self.stage:
             os.waitpid(self.stage, 0)
@@ -165,11 +179,19 @@ class Session:
             if not os.get_inheritable(fd):  # all that we have opened ourselves
                 raise UsageError(f"--preserve-fds: descriptor {fd} is not the caller's")
         argv = [b"ocipy:init", b"%d" % theirs, b"%d" % plan_fd, b"%d" % first]
-        unified = self.slots.get("cgroup2", -1)
+        slot = step.get("cgroup")
+        unified = self.slots[slot] if slot else -1
         keep = [theirs, plan_fd, *(fd for fd in self.slots.values() if fd != unified), *range(3, first)]
         elf = sys.init_elf()
         try:
-            self.stage, self.stage_pidfd = sys.clone_stage(elf, argv, keep, cgroup=unified, affinity=_mask(step.get("affinity")))
+            mask = _mask(step.get("affinity"))
+            try:
+                self.stage, self.stage_pidfd = sys.clone_stage(elf, argv, keep, cgroup=unified, affinity=mask)
+            except sys.CallError as error:
+                if unified < 0 or error.call != "clone3":
+                    raise
+                self.unborn = slot
+                self.stage, self.stage_pidfd = sys.clone_stage(elf, argv, keep, affinity=mask)
         finally:
             output = self.slots.get("hook output", -1)
             for fd in (theirs, plan_fd, elf, *(fd for fd in self.slots.values() if fd != output)):
@@ -223,6 +245,8 @@ def _warn_capabilities(mask: int) -> None:
 SECTIONS = {
     "MAKE_CGROUP": ("cgroups", "apply_make", False),
     "SET_CGROUP": ("cgroups", "apply_set", False),
+    "OWN_CGROUP": ("cgroups", "apply_owner", False),
+    "RESTRICT_DEVICES": ("cgroups", "apply_devices", False),
     "ENTER_CGROUP": ("cgroups", "apply_enter", True),
     "OPEN_CGROUP": ("cgroups", "apply_open", False),
     "OPEN_TREE": ("mounts", "apply_open", False),

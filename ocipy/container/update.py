@@ -12,6 +12,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from ocipy.config.types import Resources
     from ocipy.container.store import Entry
+    from ocipy.plan.step import Step
 
 
 def update(entry: Entry, resources: Resources) -> None:
@@ -29,8 +30,7 @@ def update(entry: Entry, resources: Resources) -> None:
         return
     if not record.cgroup_paths:
         raise StateError(f'cannot update container "{entry.id}": it was made without a cgroup')
-    if resources.get("devices"):
-        _check_devices(entry, resources)
+    rules = _plan_devices(entry, resources, record.cgroup_paths) if resources.get("devices") else []
     from ocipy.linux.cgroups.plan import plan_update
     from ocipy.linux.cgroups.update import apply_update, complete
 
@@ -40,18 +40,33 @@ def update(entry: Entry, resources: Resources) -> None:
         warning.warn(text)
     warning.check()
     apply_update(steps)
+    for step in rules:
+        from ocipy.linux.cgroups import apply_devices
+
+        apply_devices(step)
     if warning.tell:
         places = ", ".join(dict.fromkeys(record.cgroup_paths.values()))
         warning.tell("info", f"container {entry.id}: limits of {', '.join(resources)} are set in {places}")
 
 
-def _check_devices(entry: Entry, resources: Resources) -> None:
-    """Engines send all resources, so the rules that the container has are fine; others would undo what hooks have allowed."""
+def _plan_devices(entry: Entry, resources: Resources, paths: dict[str, str]) -> list[Step]:
+    """Engines send all resources, so the rules that the container has are left alone: a hook may have allowed more.
+
+    On cgroup v2 others take their place at once; v1 could only take what it was told and told again, one by one.
+    """
     from ocipy.config.load import parse_config
-    from ocipy.linux.cgroups.device_rules import plan_rules
+    from ocipy.linux.cgroups.device_rules import all_rules
 
     config = parse_config(entry.read_config(), "config.json", semantics=False)
     has = ((config.get("linux") or {}).get("resources") or {}).get("devices") or []
-    lists = [[(rule.allow, str(rule)) for rule in plan_rules(devices)] for devices in (has, resources["devices"])]
+    lists = [[(rule.allow, str(rule)) for rule in all_rules(devices)] for devices in (has, resources["devices"])]
+    if list(paths) == [""]:
+        from ocipy.linux.cgroups.device_bpf import UPDATED, is_updated
+        from ocipy.linux.cgroups.v2 import plan_devices
+
+        same = lists[0] == lists[1] and not is_updated(paths[""])
+        return [] if same else plan_devices(resources["devices"], paths[""], UPDATED)
     if lists[0] != lists[1]:
-        raise ConfigError("/linux/resources/devices", "the device rules of a container cannot be changed: leave them away")
+        text = "on cgroup v1 the device rules of a container cannot be changed: leave them away"
+        raise ConfigError("/linux/resources/devices", text)
+    return []

@@ -9,7 +9,7 @@ from __future__ import annotations
 from ocipy.config.sysctl import sysctl_path
 from ocipy.errors import ConfigError
 from ocipy.linux import devices, hooks, masks, mounts, namespaces, process, root
-from ocipy.linux.cgroups import plan_cgroup, plan_entry
+from ocipy.linux.cgroups import plan_birth, plan_cgroup, plan_entry
 from ocipy.plan import ops
 from ocipy.plan.step import Step
 
@@ -60,6 +60,7 @@ def assemble(config: Config, host: Host, options: Options) -> Assembled:
     found = namespaces.Namespaces(config)
     linux, spec_process = config.get("linux", {}), config["process"]
     cgroup = plan_cgroup(config, host.cgroup, options.id, manager=options.cgroup_manager)
+    stage_birth, init_birth = plan_birth(cgroup.open, mapped=found.has("user"))
     steps = [
         *cgroup.make,
         *cgroup.open,
@@ -72,9 +73,9 @@ def assemble(config: Config, host: Host, options: Options) -> Assembled:
         *devices.plan_open(config, found, host),
         *masks.plan_open(config, host),
         *hooks.plan_open(config),
-        Step(ops.SPAWN, "/process", preserve_fds=options.preserve_fds),
+        Step(ops.SPAWN, "/process", preserve_fds=options.preserve_fds, **stage_birth),
         *namespaces.plan_enter(config, found, host),
-        Step(ops.CLONE_INIT),
+        Step(ops.CLONE_INIT, **init_birth),
         # Not earlier: what the kernel takes for a network namespace (some 100 KiB), for the stage and for the clone (50 KiB)
         # would count against a limit that is meant for the program. Not later: init waits here, nothing of it can escape, and
         # its mounts count.
@@ -127,18 +128,26 @@ def assemble_exec(
     found = namespaces.Namespaces(config)
     affinity = spec_process.get("execCPUAffinity") or {}
     cgroup_open, cgroup_enter = plan_entry(cgroup_paths)
+    stage_birth, init_birth = plan_birth(cgroup_open, mapped=found.has("user"))
     steps = [Step(ops.OPEN_PIDFD, slot="container"), *cgroup_open]
+    join: list[Step] = []
+    if flags & namespaces.CLONE_FLAGS["cgroup"]:
+        # Once init is in its cgroup: whoever is in the namespace may bring nobody in from outside (nsdelegate).
+        flags -= namespaces.CLONE_FLAGS["cgroup"]
+        origin, slot = "/linux/namespaces", "namespace:cgroup"
+        steps.append(Step(ops.OPEN_NAMESPACE, origin, slot=slot, path=f"/proc/{pid}/ns/cgroup", type="cgroup"))
+        join.append(Step(ops.JOIN, origin, cgroup=slot, uid=-1, gid=-1))
     if not found.has("mount"):
         steps.append(Step(ops.OPEN_ROOTFS, slot="rootfs", path=f"/proc/{pid}/root", attach=False))
     steps += [
-        Step(ops.SPAWN, "/", preserve_fds=options.preserve_fds, affinity=affinity.get("initial")),
+        Step(ops.SPAWN, "/", preserve_fds=options.preserve_fds, affinity=affinity.get("initial"), **stage_birth),
         Step(ops.JOIN_CONTAINER, "/linux/namespaces", pidfd="container", flags=flags),
     ]
     if not found.has("mount"):
         steps += [Step(ops.ROOTFS, tree="rootfs", attach=0), Step(ops.CHROOT)]
     if found.has("user"):
         steps.append(namespaces.become(config, found))
-    steps += [Step(ops.CLONE_INIT), *cgroup_enter, *process.plan_score(spec_process, "")]
+    steps += [Step(ops.CLONE_INIT, **init_birth), *cgroup_enter, *join, *process.plan_score(spec_process, "")]
     steps += [Step(ops.SETSID), *_plan_keyring(config, options, join=True)]
     steps += _plan_stdio(spec_process, found, mount=False)
     steps += _plan_attributes(spec_process, config.get("linux", {}), origin="")

@@ -29,6 +29,7 @@ CLONE_FLAGS = {
     "pid": 0x20000000,
     "network": 0x40000000,
 }
+UNMAPPED = 65534  # the overflow id
 PROC_NAMES = {"network": "net", "mount": "mnt"}
 
 
@@ -154,7 +155,7 @@ def host_id(mappings: list[IDMapping], inside: int) -> int:
     for item in mappings:
         if 0 <= inside - item["containerID"] < item["size"]:
             return item["hostID"] + inside - item["containerID"]
-    return 65534
+    return UNMAPPED
 
 
 def apply_open(step: Step) -> int:

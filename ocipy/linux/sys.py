@@ -359,6 +359,58 @@ def open_device_tree(path: str, type: str, major: int, minor: int) -> int:
     raise _failure("verify", path, type, major, minor, errno=19)
 
 
+# ---- device programs of cgroup v2 ------------------------------------------------------------------------------------
+
+BPF_LOG = 65536
+MAX_PROGRAMS = 64  # of one cgroup: the most that the kernel takes
+
+
+def bpf_load(instructions: bytes, name: str) -> int:
+    """A program of type BPF_PROG_TYPE_CGROUP_DEVICE; ``name``: 15 characters at most. The error's second argument is what the
+    kernel's verifier said last."""
+    text, count = _bytes(name, "bpf"), len(instructions) // 8
+    fd: int = lib.shim_bpf_load(instructions, count, text, ffi.NULL, 0)
+    if fd >= 0:
+        return fd
+    first = _failure("bpf", "BPF_PROG_LOAD")
+    log = ffi.new("char[]", BPF_LOG)
+    fd = lib.shim_bpf_load(instructions, count, text, log, BPF_LOG)
+    if fd >= 0:
+        return fd
+    said = ffi.string(log).decode(errors="replace").strip().splitlines()
+    raise _failure("bpf", "BPF_PROG_LOAD", *said[-1:], errno=first.errno or 0)
+
+
+def bpf_attach(cgroup: int, program: int, replaced: int = -1) -> None:
+    if lib.shim_bpf_attach(cgroup, program, replaced) < 0:
+        raise _failure("bpf", "BPF_PROG_ATTACH", cgroup, program, replaced)
+
+
+def bpf_detach(cgroup: int, program: int) -> None:
+    if lib.shim_bpf_detach(cgroup, program) < 0:
+        raise _failure("bpf", "BPF_PROG_DETACH", cgroup, program)
+
+
+def bpf_programs(cgroup: int) -> list[tuple[int, str]]:
+    """Device programs that are attached to this cgroup itself, as (descriptor, name), oldest first. The caller closes them."""
+    ids = ffi.new("uint32_t[]", MAX_PROGRAMS)
+    count = lib.shim_bpf_query(cgroup, ids, MAX_PROGRAMS)
+    if count < 0:
+        raise _failure("bpf", "BPF_PROG_QUERY", cgroup)
+    found: list[tuple[int, str]] = []
+    for index in range(count):
+        name = ffi.new("char[17]")
+        fd: int = lib.shim_bpf_open(ids[index], name)
+        if fd >= 0:
+            found.append((fd, ffi.string(name).decode()))
+        elif ffi.errno != 2:  # taken away meanwhile
+            error = _failure("bpf", "BPF_PROG_GET_FD_BY_ID", ids[index])
+            for opened, _ in found:
+                os.close(opened)
+            raise error
+    return found
+
+
 # ---- sockets ---------------------------------------------------------------------------------------------------------
 
 

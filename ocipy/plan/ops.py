@@ -46,7 +46,7 @@ JOIN = _op("JOIN", INIT, "user:f mount:f network:f ipc:f uts:f pid:f cgroup:f ti
 JOIN_CONTAINER = _op("JOIN_CONTAINER", INIT, "pidfd:f flags:u")
 UNSHARE = _op("UNSHARE", INIT, "flags:u")
 BECOME = _op("BECOME", INIT, "uid:u gid:u")
-CLONE_INIT = _op("CLONE_INIT", INIT, "")
+CLONE_INIT = _op("CLONE_INIT", INIT, "cgroup:f")
 # ---- init: the container process ---------------------------------------------------------------------------------
 ENTER_TASKS = _op("ENTER_TASKS", INIT, "tasks:f")
 SETSID = _op("SETSID", INIT, "")
@@ -96,7 +96,9 @@ EXEC = _op("EXEC", INIT, "args:l env:l")
 # ---- runtime -----------------------------------------------------------------------------------------------------
 MAKE_CGROUP = _op("MAKE_CGROUP", RUNTIME, "path:* controllers:*")
 SET_CGROUP = _op("SET_CGROUP", RUNTIME, "path:* file:* value:*")
-ENTER_CGROUP = _op("ENTER_CGROUP", RUNTIME, "paths:*")
+OWN_CGROUP = _op("OWN_CGROUP", RUNTIME, "path:* uid:*")
+RESTRICT_DEVICES = _op("RESTRICT_DEVICES", RUNTIME, "path:* rules:* name:*")
+ENTER_CGROUP = _op("ENTER_CGROUP", RUNTIME, "paths:* init:*")
 OPEN_CGROUP = _op("OPEN_CGROUP", RUNTIME, "slot:* path:*")
 OPEN_TREE = _op(
     "OPEN_TREE", RUNTIME, "slot:* source:* dest:* recursive:* attr_set:* attr_clr:* rec_set:* rec_clr:* slave:* idmap:*"
@@ -108,7 +110,7 @@ OPEN_PIDFD = _op("OPEN_PIDFD", RUNTIME, "slot:* pid:*")
 LISTEN = _op("LISTEN", RUNTIME, "slot:*")
 OPEN_LOCK = _op("OPEN_LOCK", RUNTIME, "slot:*")
 OPEN_HOOK_OUTPUT = _op("OPEN_HOOK_OUTPUT", RUNTIME, "slot:*")
-SPAWN = _op("SPAWN", RUNTIME, "preserve_fds:* affinity:*")
+SPAWN = _op("SPAWN", RUNTIME, "preserve_fds:* affinity:* cgroup:*")
 OOM_SCORE_ADJ = _op("OOM_SCORE_ADJ", RUNTIME, "value:*")
 ID_MAPS = _op("ID_MAPS", RUNTIME, "uid:* gid:* setgroups:*")
 TIME_OFFSETS = _op("TIME_OFFSETS", RUNTIME, "offsets:*")

@@ -219,7 +219,8 @@ def _memory_policy(f: _Fields) -> str:
 def _preserve(f: _Fields) -> str:
     fds = f", passing {f.preserve_fds} extra file descriptors" if f.preserve_fds else ""
     cpus = f", on CPUs {f.affinity}" if f.affinity else ""
-    return f"start the stage from the sealed init{fds}{cpus}"
+    cgroup = f", in the cgroup {f.cgroup.removeprefix('enter:')}" if f.cgroup else ""
+    return f"start the stage from the sealed init{fds}{cpus}{cgroup}"
 
 
 def _cwd(f: _Fields) -> str:
@@ -240,7 +241,8 @@ _WORDS: dict[str, Callable[[_Fields], str]] = {
     "JOIN_CONTAINER": lambda f: f"join the container's namespaces: {names(f.flags or 0, CLONE)}",
     "UNSHARE": lambda f: f"make new namespaces: {names(f.flags or 0, CLONE)}",
     "BECOME": lambda f: f"become uid {f.uid}, gid {f.gid} of the user namespace",
-    "CLONE_INIT": lambda f: "clone init, the container process, into the new namespaces",
+    "CLONE_INIT": lambda f: "clone init, the container process, into the new namespaces"
+    + (f" and the cgroup {f.cgroup.removeprefix('enter:')}" if f.cgroup else ""),
     "ENTER_TASKS": lambda f: f"enter the cgroup {(f.tasks or '').removeprefix('tasks:')}",
     "SETSID": lambda f: "start a session",
     "SESSION_KEYRING": lambda f: f"make the session keyring {f.name}" + _options(f"label {f.label}" if f.label else ""),
@@ -292,6 +294,8 @@ _WORDS: dict[str, Callable[[_Fields], str]] = {
     "EXEC": lambda f: f"execve {f.args}" + _options(f"{len(f.env or ())} environment variables"),
     "MAKE_CGROUP": lambda f: f"make the cgroup {f.path}" + _options(" ".join(f.controllers or ())),
     "SET_CGROUP": _set_cgroup,
+    "OWN_CGROUP": lambda f: f"give the cgroup {f.path} to uid {f.uid}",
+    "RESTRICT_DEVICES": lambda f: f"restrict devices of the cgroup {f.path}: {', '.join(f.rules or ())}",
     "ENTER_CGROUP": lambda f: f"enter the cgroups {_paths(f.paths)}",
     "OPEN_CGROUP": lambda f: f"open the cgroup {(f.path or '').removesuffix('/tasks')}",
     "OPEN_TREE": lambda f: f"open {f.source}" + (f" for {f.dest}" if f.dest else "")

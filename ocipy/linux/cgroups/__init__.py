@@ -9,24 +9,29 @@ from __future__ import annotations
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from ocipy.linux.cgroups.apply import absent, apply_enter, apply_make, apply_open, apply_set, apply_sets
+    from ocipy.linux.cgroups.device_bpf import apply_devices
     from ocipy.linux.cgroups.freezer import freeze, is_frozen, thaw
     from ocipy.linux.cgroups.members import kill_all, pids, processes
     from ocipy.linux.cgroups.mounts import plan_cgroup_mount
-    from ocipy.linux.cgroups.plan import CgroupPlan, plan_cgroup, plan_entry, plan_update
+    from ocipy.linux.cgroups.owner import apply_owner
+    from ocipy.linux.cgroups.plan import CgroupPlan, plan_birth, plan_cgroup, plan_entry, plan_update
     from ocipy.linux.cgroups.removal import remove
 
 _HOMES = {
     "apply": ("absent", "apply_enter", "apply_make", "apply_open", "apply_set", "apply_sets"),
+    "device_bpf": ("apply_devices",),
     "freezer": ("freeze", "is_frozen", "thaw"),
     "members": ("kill_all", "pids", "processes"),
     "mounts": ("plan_cgroup_mount",),
-    "plan": ("CgroupPlan", "plan_cgroup", "plan_entry", "plan_update"),
+    "owner": ("apply_owner",),
+    "plan": ("CgroupPlan", "plan_birth", "plan_cgroup", "plan_entry", "plan_update"),
     "removal": ("remove",),
 }
 
 __all__ = [
-    "CgroupPlan", "absent", "apply_enter", "apply_make", "apply_open", "apply_set", "apply_sets", "freeze", "is_frozen",
-    "kill_all", "pids", "plan_cgroup", "plan_cgroup_mount", "plan_entry", "plan_update", "processes", "remove", "thaw",
+    "CgroupPlan", "absent", "apply_devices", "apply_enter", "apply_make", "apply_open", "apply_owner", "apply_set",
+    "apply_sets", "freeze", "is_frozen", "kill_all", "pids", "plan_birth", "plan_cgroup", "plan_cgroup_mount",
+    "plan_entry", "plan_update", "processes", "remove", "thaw",
 ]  # fmt: skip
 
 

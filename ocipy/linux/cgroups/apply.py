@@ -8,12 +8,11 @@ import os
 import time
 
 from ocipy.errors import CgroupError
+from ocipy.plan.step import Step
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
-
-    from ocipy.plan.step import Step
 
 TRIES = 10
 WRITE = os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW
@@ -59,8 +58,9 @@ def apply_make(step: Step) -> list[str]:
     if path not in made:
         _check_fit(step, path)
     if "cgroup2" in step.get("controllers"):
-        from ocipy.linux.cgroups.v2 import enable_controllers
+        from ocipy.linux.cgroups.controllers import check_type, enable_controllers
 
+        check_type(step)
         enable_controllers(step)
     return made
 
@@ -85,9 +85,10 @@ def _advice_mkdir(error: OSError) -> str:
 
 
 def apply_set(step: Step) -> None:
-    """Writes one file of a cgroup. Value None: a copy of the parent's, where there is none yet (v1 cpusets)."""
+    """Writes one file of a cgroup: of a list the first that is there, with its own value where these are a list too; None at the
+    list's end: none need be there. Value None: a copy of the parent's, where there is none yet (v1 cpusets)."""
     path, files, value = step.get("path"), step.get("file"), step.get("value")
-    if files in ("cpuset.cpus", "cpuset.mems"):
+    if files in ("cpuset.cpus", "cpuset.mems") and not os.path.exists(path + "/cgroup.controllers"):
         parent = path if value is None else os.path.dirname(path)
         try:
             _inherit(parent, files)
@@ -96,11 +97,11 @@ def apply_set(step: Step) -> None:
         if value is None:
             return
     names = [files] if isinstance(files, str) else files
-    for name in names:
+    for index, name in enumerate(names):
         if name is None:
             return
         try:
-            _write(path, name, value)
+            _write(path, name, value[index] if isinstance(value, list) else value)
             return
         except FileNotFoundError as error:
             missing = error
@@ -142,7 +143,11 @@ def _inherit(path: str, file: str) -> str:
 
 
 def apply_enter(step: Step, pid: int) -> None:
-    """Moves a process, with all its threads, into the cgroups of ``paths`` (name -> directory)."""
+    """Moves a process, with all its threads, into the cgroups of ``paths`` (name -> directory).
+
+    ``init``: a container's first process, or 0. On v2 a container may have given controllers to cgroups below its own and moved
+    there, and then nobody can enter the one above: whoever comes later joins init.
+    """
     for path in dict.fromkeys(step.get("paths").values()):
         for attempt in range(TRIES):
             try:
@@ -151,6 +156,11 @@ def apply_enter(step: Step, pid: int) -> None:
                 if error.errno == errno.EINVAL and attempt < TRIES - 1:
                     time.sleep(0.001)  # a process that is not quite born yet
                     continue
+                if error.errno == errno.EBUSY and step.get("init"):
+                    from ocipy.linux.cgroups.host import cgroup_of
+
+                    there = cgroup_of(step.get("init"), "")
+                    return apply_enter(Step(step.op, step.origin, paths={"": there}), pid) if there else None
                 raise _explain_enter(step, path, error, pid) from None
             break
 
@@ -199,5 +209,7 @@ def _explain_set(step: Step, file: str, error: OSError) -> CgroupError:
     from ocipy.linux.cgroups.explain import advice_set
 
     path, value = step.get("path"), step.get("value")
+    if isinstance(value, list):
+        value = value[step.get("file").index(file)]
     what = f'write "{value}" to {path}/{file}' if value is not None else f"copy the parent's value to {path}/{file}"
     return CgroupError(error.errno or 0, what, "write", step.origin, advice_set(path, file, value, error.errno or 0))

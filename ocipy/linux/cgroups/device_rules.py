@@ -42,26 +42,32 @@ class DeviceRule:
         return majors and minors and bool(set(self.access) & set(other.access))
 
 
+def all_rules(devices: list[DeviceCgroup]) -> list[DeviceRule]:
+    """In the order in which they hold, the last that speaks of a device and an access deciding: deny all (what a container starts
+    with), the config's, the defaults. Raises ConfigError for what is no rule."""
+    wanted = [rule for index, device in enumerate(devices) for rule in _parse(device, f"/linux/resources/devices/{index}")]
+    # A config whose first rule denies everything says it itself; devices.list then starts with the config's own rules.
+    rules = [] if wanted and wanted[0].kind == "a" else [DeviceRule(False, "a", -1, -1, "rwm", "")]
+    return rules + wanted + [parse_rule("allow " + text) for text in DEFAULTS]
+
+
 def plan_rules(devices: list[DeviceCgroup]) -> list[DeviceRule]:
-    """The rules to write, in order: deny all (what a container starts with), the config's, the defaults.
+    """``all_rules`` for cgroup v1.
 
     Raises ConfigError for a rule that a devices cgroup cannot hold: it keeps one default and a list of exceptions, and takes
     away an exception only as it was written, so it cannot, say, deny "c 1:3" of an allowed "c 1:*".
     """
-    wanted = [rule for index, device in enumerate(devices) for rule in _parse(device, f"/linux/resources/devices/{index}")]
-    # A config whose first rule denies everything says it itself; devices.list then starts with the config's own rules.
-    rules = [] if wanted and wanted[0].kind == "a" else [DeviceRule(False, "a", -1, -1, "rwm", "")]
-    rules += wanted
+    rules = all_rules(devices)
     default = False
     exceptions: list[DeviceRule] = []
-    for rule in rules:
+    for rule in rules[: -len(DEFAULTS)]:
         if rule.kind == "a":
             default, exceptions = rule.allow, []
         elif rule.allow == default:
             exceptions = _take_away(rule, exceptions)
         else:
             exceptions.append(rule)
-    return rules + [_parse_default(text) for text in DEFAULTS]
+    return rules
 
 
 def _take_away(rule: DeviceRule, exceptions: list[DeviceRule]) -> list[DeviceRule]:
@@ -82,10 +88,12 @@ def _take_away(rule: DeviceRule, exceptions: list[DeviceRule]) -> list[DeviceRul
     return left
 
 
-def _parse_default(text: str) -> DeviceRule:
-    kind, numbers, access = text.split()
+def parse_rule(text: str) -> DeviceRule:
+    """"allow c 1:3 rwm", "deny a": the text of a rule behind what it does."""
+    verb, _, rest = text.partition(" ")
+    kind, numbers, access = rest.split() if rest != "a" else ("a", "*:*", "rwm")
     major, minor = (-1 if number == "*" else int(number) for number in numbers.split(":"))
-    return DeviceRule(True, kind, major, minor, access, "")
+    return DeviceRule(verb == "allow", kind, major, minor, access, "")
 
 
 def _parse(device: DeviceCgroup, pointer: str) -> list[DeviceRule]:
@@ -95,6 +103,9 @@ def _parse(device: DeviceCgroup, pointer: str) -> list[DeviceRule]:
     if not access or set(access) - set("rwm"):
         raise ConfigError(pointer + "/access", f'access is "{access}": it must be made of r, w and m')
     major, minor = (-1 if device.get(name) is None else int(device[name]) for name in ("major", "minor"))
+    for name, number in (("major", major), ("minor", minor)):
+        if number > 0xFFFFFFFF:
+            raise ConfigError(f"{pointer}/{name}", f"{number} is no {name} number of a device")
     if kind != "a":
         return [DeviceRule(device["allow"], kind, major, minor, access, pointer)]
     if major < 0 and minor < 0 and set(access) == set("rwm"):

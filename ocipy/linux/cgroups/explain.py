@@ -16,10 +16,14 @@ MISSING = (
     ("cpu.idle", "idle needs Linux 5.15"),
     ("cpu.max.burst", "burst needs Linux 5.14"),
     ("cpu.cfs_", "the kernel was built without CPU bandwidth (CONFIG_CFS_BANDWIDTH)"),
+    ("io.weight", "the kernel weighs I/O by bfq or io.cost, and has neither: load bfq, or leave weights away"),
+    ("io.bfq.", "the kernel has no I/O scheduler with weights: load bfq, or leave weights away"),
+    ("memory.swap.", "the kernel counts no swap: boot it with swapaccount=1, or leave swap away"),
     ("hugetlb.", "the kernel has no pages of this size: see /sys/kernel/mm/hugepages"),
 )
 
 ADVICE_ENTER = {
+    errno.EOPNOTSUPP: "its cgroup.type says that it is for threads, or below such a cgroup: choose another cgroupsPath",
     errno.ENOENT: "the cgroup is gone: somebody removed it from below the container",
     errno.ENODEV: "the cgroup is gone: somebody removed it from below the container",
     errno.ESRCH: "the process has ended",

@@ -27,14 +27,16 @@ class CgroupHost:
 
     def directory(self, name: str, path: str) -> str:
         """The directory of a cgroup: an absolute path starts at the mount point, a relative one at our own cgroup."""
-        mount = self.mounts[name]
         if path.startswith("/"):
-            return mount.rstrip("/") + path
-        own = self.own.get(name, "/")
+            return self.mounts[name].rstrip("/") + path
+        return "/".join(part for part in (self.seen(name, self.own.get(name, "/")), path) if part)
+
+    def seen(self, name: str, own: str) -> str:
+        """The directory of a cgroup that /proc/PID/cgroup names."""
         root = self.roots.get(name, "/").rstrip("/")
         # In a cgroup namespace or a container our own path may lie outside of what is mounted: then start at the mount.
         inside = own[len(root) :].strip("/") if (own + "/").startswith(root + "/") and not own.startswith("/..") else ""
-        return "/".join(part for part in (mount.rstrip("/"), inside, path) if part)
+        return "/".join(part for part in (self.mounts[name].rstrip("/"), inside) if part)
 
 
 def read_cgroup_host() -> CgroupHost:
@@ -44,13 +46,25 @@ def read_cgroup_host() -> CgroupHost:
     return host
 
 
-def parse_cgroup_host(mountinfo: bytes, own_cgroups: bytes) -> CgroupHost:
-    """From the texts of /proc/self/mountinfo and /proc/self/cgroup (proc(5), cgroups(7))."""
+def cgroup_of(pid: int, name: str) -> str:
+    """The directory of a process' cgroup as we see it; "" when it is gone."""
+    host = read_cgroup_host()
+    path = _parse_own(_read(f"/proc/{pid}/cgroup")).get(name)
+    return host.seen(name, path) if path is not None and name in host.mounts else ""
+
+
+def _parse_own(cgroups: bytes) -> dict[str, str]:
     own = {}
-    for line in own_cgroups.decode(errors="surrogateescape").splitlines():
+    for line in cgroups.decode(errors="surrogateescape").splitlines():
         _, names, path = line.split(":", 2)
         for name in names.split(","):
             own[name] = path
+    return own
+
+
+def parse_cgroup_host(mountinfo: bytes, own_cgroups: bytes) -> CgroupHost:
+    """From the texts of /proc/self/mountinfo and /proc/self/cgroup (proc(5), cgroups(7))."""
+    own = _parse_own(own_cgroups)
     mounts: dict[str, str] = {}
     roots: dict[str, str] = {}
     for raw in mountinfo.split(b"\n"):

@@ -28,9 +28,14 @@ def plan_cgroup_mount(mount: Mount, origin: str, config: Config, host: CgroupHos
     namespace = any(item["type"] == "cgroup" for item in (config.get("linux") or {}).get("namespaces") or ())
     if host.mode == "none":
         raise ConfigError(origin, "no cgroup filesystem is mounted on this host: leave the mount away")
-    if host.mode == "v2":
+    if host.mode == "v2" and namespace:
         values = {"options": parsed.data, "attrs": parsed.attr_set, "propagation": parsed.propagation, "flags": 0}
         return [Step(ops.MOUNT, origin, dest=where, fstype="cgroup2", source=mount.get("source") or "cgroup", **values)]
+    if host.mode == "v2":
+        # Without a cgroup of its own (--cgroup-manager disabled) it may look at ours, and no more.
+        own, limit = ("", 0) if "" in paths else (host.directory("", ""), MOUNT_ATTR_RDONLY)
+        attrs = {"attr_set": PLAIN | parsed.attr_set | limit, "attr_clr": parsed.attr_clr & MOUNT_ATTR_ATIME}
+        return _bind(origin, where, own or paths[""], attrs, host, parsed.propagation)
     readonly = parsed.attr_set & MOUNT_ATTR_RDONLY
     steps = [
         Step(ops.MOUNT, origin, dest=where, fstype="tmpfs", source="tmpfs", options=["mode=755"], attrs=PLAIN,
@@ -67,9 +72,11 @@ def _own_mount(origin: str, where: str, names: list[str], attrs: int) -> Step:
     return Step(ops.MOUNT, origin, dest=where, fstype="cgroup", source="cgroup", **values)
 
 
-def _bind(origin: str, where: str, directory: str, attrs: dict[str, int], host: CgroupHost) -> list[Step]:
+def _bind(
+    origin: str, where: str, directory: str, attrs: dict[str, int], host: CgroupHost, propagation: int = 0
+) -> list[Step]:
     if host.denied:  # without privilege trees cannot be cloned outside; init binds in its own namespaces
-        return [Step(ops.BIND, origin, dest=where, source=directory, recursive=0, **attrs, propagation=0, flags=0)]
+        return [Step(ops.BIND, origin, dest=where, source=directory, recursive=0, **attrs, propagation=propagation, flags=0)]
     slot = f"cgroup:{where}"
     opened = Step(ops.OPEN_TREE, origin, slot=slot, source=directory, dest=where, recursive=False, **attrs, slave=True)
-    return [opened, Step(ops.ATTACH, origin, dest=where, tree=slot, propagation=0, flags=0)]
+    return [opened, Step(ops.ATTACH, origin, dest=where, tree=slot, propagation=propagation, flags=0)]

@@ -53,7 +53,7 @@ def plan_cgroup(config: Config, host: CgroupHost, container_id: str, *, manager:
         import ocipy.linux.cgroups.v2 as v2  # noqa: PLR0402  a name of the package itself would be looked up lazily
 
         plan = CgroupPlan(v2.controller_paths(host, path), pointer)
-        v2.plan_create(plan, resources)
+        v2.plan_create(plan, resources, config)
     else:
         import ocipy.linux.cgroups.v1 as v1  # noqa: PLR0402
 
@@ -84,18 +84,27 @@ def plan_entry(paths: dict[str, str], pointer: str = "") -> tuple[list[Step], li
     """How a process enters the cgroups ``paths``: steps before SPAWN, and steps after CLONE_INIT.
 
     On v1 init moves itself, through files that the runtime opens: no kernel-wide wait, as there is for a process that is moved by
-    its pid. v2 beside v1 has no such way, but the stage is born in it (slot "cgroup2" of SPAWN); nothing is counted there. On
-    v2 alone the runtime moves init, so that the memory of the stage does not count.
+    its pid. Into v2 one is born (plan_birth).
     """
-    if list(paths) == [""]:
-        return [], [Step(ops.ENTER_CGROUP, pointer, paths=paths)]
     opened, enter = [], []
     for path in dict.fromkeys(path for name, path in paths.items() if name):
         opened.append(Step(ops.OPEN_CGROUP, pointer, slot=f"tasks:{path}", path=path + "/tasks"))
         enter.append(Step(ops.ENTER_TASKS, pointer, tasks=f"tasks:{path}"))
     if "" in paths:
-        opened.append(Step(ops.OPEN_CGROUP, pointer, slot="cgroup2", path=paths[""]))
+        opened.append(Step(ops.OPEN_CGROUP, pointer, slot=f"enter:{paths['']}", path=paths[""]))
     return opened, enter
+
+
+def plan_birth(opened: list[Step], *, mapped: bool) -> tuple[dict[str, str], dict[str, str]]:
+    """Who is born in the cgroup v2 that plan_entry opens, if any: that field of SPAWN, and of CLONE_INIT.
+
+    Init, so that the memory of the stage does not count. But the stage where it will be in a user namespace (``mapped``), as it may
+    not put init there then, and beside v1, where nothing is counted.
+    """
+    slots = [step.get("slot") for step in opened]
+    unified = [slot for slot in slots if slot.startswith("enter:")]
+    field = {"cgroup": unified[0]} if unified else {}
+    return (field, {}) if mapped or len(slots) > 1 else ({}, field)
 
 
 def plan_update(resources: Resources, paths: dict[str, str], warnings: list[str]) -> list[Step]:

@@ -53,9 +53,9 @@ def complete(resources: Resources, paths: dict[str, str]) -> Resources:
 
 def _before(step: Step) -> list[Before]:
     """Of the file that apply_set will write, if there is one, and of those that the kernel changes with it."""
-    files, value = step.get("file"), str(step.get("value"))
-    for name in [files] if isinstance(files, str) else files:
-        path = f"{step.get('path')}/{name}"
+    files, values = step.get("file"), step.get("value")
+    for index, name in enumerate([files] if isinstance(files, str) else files):
+        path, value = f"{step.get('path')}/{name}", str(values[index] if isinstance(values, list) else values)
         if name is not None and os.path.exists(path):
             names = [name, "cpu.shares", "cpu.weight"] if name == "cpu.idle" else [name]  # which makes a new weight of its own
             paths = [f"{step.get('path')}/{each}" for each in names]

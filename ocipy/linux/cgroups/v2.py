@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import errno
 import os
 
-from ocipy.errors import CgroupError, ConfigError
+from ocipy.errors import ConfigError
+from ocipy.linux.cgroups.device_rules import all_rules
+from ocipy.linux.cgroups.owner import plan_owner
 from ocipy.linux.cgroups.plan import plan_entry
 from ocipy.plan import ops
 from ocipy.plan.step import Step
@@ -14,12 +15,13 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Literal
 
-    from ocipy.config.types import CPU, BlockIO, Memory, Resources
+    from ocipy.config.types import CPU, BlockIO, Config, DeviceCgroup, Memory, Resources
     from ocipy.linux.cgroups.host import CgroupHost
     from ocipy.linux.cgroups.plan import CgroupPlan
 
     ThrottleName = Literal["throttleReadBpsDevice", "throttleWriteBpsDevice", "throttleReadIOPSDevice", "throttleWriteIOPSDevice"]
-    Setting = tuple[str, str | list[str | None], str]  # JSON pointer below /linux/resources, file, value
+    # JSON pointer below /linux/resources; file, or files of which the first that is there counts; value, or one for each file
+    Setting = tuple[str, str | list[str | None], str | list[str]]
 
 THROTTLE: tuple[tuple[ThrottleName, str], ...] = (
     ("throttleReadBpsDevice", "rbps"),
@@ -28,6 +30,8 @@ THROTTLE: tuple[tuple[ThrottleName, str], ...] = (
     ("throttleWriteIOPSDevice", "wiops"),
 )
 MAX_PERIOD = 100000  # what the kernel starts with, in microseconds
+UNLIMITED = 2**64 - 1  # how a caller that has no word for "unset" writes -1 into an unsigned property
+WEIGHT = ("io.bfq.weight", "io.weight")
 
 
 def controller_paths(host: CgroupHost, path: str) -> dict[str, str]:
@@ -43,35 +47,41 @@ def controller_paths(host: CgroupHost, path: str) -> dict[str, str]:
     return {"": f"{mount if own == mount else os.path.dirname(own)}/{path}"}
 
 
-def plan_create(plan: CgroupPlan, resources: Resources) -> None:
+def plan_create(plan: CgroupPlan, resources: Resources, config: Config) -> None:
     """Fills a plan whose path is known."""
     path = plan.paths[""]
     limits = plan_limits(resources, path, plan.warnings)
-    needed = {file.split(".")[0] for step in limits for file in [_first(step)] if not file.startswith("cgroup.")}
-    plan.make.append(Step(ops.MAKE_CGROUP, plan.pointer, path=path, controllers=["cgroup2", *sorted(needed)]))
-    # pids.max waits for init, or a limit of 1 would keep it from being born.
-    plan.make += [step for step in limits if step.get("file") != "pids.max"]
+    needed = {"cgroup2": plan.pointer}
+    for step in limits:
+        file, controller = step.get("file"), _controller(step)
+        if controller != "cgroup" and (isinstance(file, str) or file[-1] is not None):
+            needed.setdefault(controller, step.origin)
+    plan.make.append(Step(ops.MAKE_CGROUP, plan.pointer, path=path, controllers=needed))
+    plan.make += plan_owner(config, path)
+    # pids.max waits for init, or a limit of 0 would keep it from being born.
+    plan.make += [step for step in limits if _controller(step) != "pids"]
     plan.open, plan.enter = plan_entry(plan.paths, plan.pointer)
-    plan.after += [step for step in limits if step.get("file") == "pids.max"]
-    check_devices()
+    plan.after += [step for step in limits if _controller(step) == "pids"]
+    plan.after += plan_devices(resources.get("devices") or [], path)
 
 
-def check_devices() -> None:
-    """A container without device rules could open every disk of the host, so it is not made at all."""
-    detail = "on cgroup v2 that takes an eBPF filter, which is not supported yet"
-    raise CgroupError(0, "restrict devices", pointer="/linux/resources/devices", detail=detail)
+def plan_devices(devices: list[DeviceCgroup], path: str, name: str | None = None) -> list[Step]:
+    """A container without any rules gets the defaults and nothing else. ``name``: of the program, other than at create."""
+    rules = [f"{'allow' if rule.allow else 'deny'} {rule}" for rule in all_rules(devices)]
+    return [Step(ops.RESTRICT_DEVICES, "/linux/resources/devices", path=path, rules=rules, name=name)]
 
 
 def plan_limits(resources: Resources, path: str, warnings: list[str]) -> list[Step]:
     """All limits but devices, of create and of update. Raises ConfigError for v1 properties that v2 cannot express."""
     found: list[Setting] = []
     found += _memory(resources.get("memory") or {}, warnings)
-    found += _cpu(resources.get("cpu") or {})
+    found += _cpu(resources.get("cpu") or {}, warnings)
     limit = (resources.get("pids") or {}).get("limit")
     if limit is not None:
-        found.append(("pids/limit", "pids.max", "max" if limit < 0 else str(limit)))
-    found += _block_io(resources.get("blockIO") or {})
+        found.append(_most("pids/limit", "pids.max", limit))
+    found += _block_io(resources.get("blockIO") or {}, warnings)
     found += _others(resources)
+    _ignore(resources.get("network") or {}, ("classID", "priorities"), "network", "mark packets with nftables or eBPF", warnings)
     # Last, so that what is said in v2's own words wins.
     for file, value in (resources.get("unified") or {}).items():
         if "/" in file or "." not in file or file in ("cgroup.procs", "cgroup.threads", "cgroup.kill"):
@@ -84,40 +94,47 @@ def _escape(name: str) -> str:
     return name.replace("~", "~0").replace("/", "~1")
 
 
-def _first(step: Step) -> str:
+def _controller(step: Step) -> str:
     file = step.get("file")
-    return str(file if isinstance(file, str) else file[0])
+    return str(file if isinstance(file, str) else file[0]).partition(".")[0]
 
 
-def _impossible(pointer: str, instead: str) -> ConfigError:
-    return ConfigError("/linux/resources/" + pointer, f"cgroup v2 has nothing like it: {instead}")
+def _ignore(values: object, names: tuple[str, ...], section: str, instead: str, warnings: list[str]) -> None:
+    """What v2 has nothing like, and engines send all the same: one warning each."""
+    assert isinstance(values, dict)
+    text = f"is ignored: cgroup v2 has nothing like it; {instead}"
+    warnings += [f"linux.resources.{section}.{name} {text}" for name in names if values.get(name)]
 
 
-def _bytes(value: int) -> str:
-    return "max" if value < 0 else str(value)
+def _most(pointer: str, file: str, limit: int) -> Setting:
+    """No limit is what there is without the controller, too: then the file need not be there."""
+    return (pointer, file, str(limit)) if limit >= 0 else (pointer, [file, None], "max")
 
 
 def _memory(memory: Memory, warnings: list[str]) -> list[Setting]:
-    if (memory.get("kernel") or -1) > 0 or (memory.get("kernelTCP") or -1) > 0:
-        warnings.append("linux.resources.memory.kernel and kernelTCP are ignored: cgroup v2 counts them with all other memory")
-    if memory.get("disableOOMKiller"):
-        raise _impossible("memory/disableOOMKiller", "leave it away")
+    for name, value in (("kernel", memory.get("kernel")), ("kernelTCP", memory.get("kernelTCP"))):
+        if 0 < (value or 0) < UNLIMITED:
+            warnings += [f"linux.resources.memory.{name} is ignored: cgroup v2 counts it with all other memory"]
+    if memory.get("useHierarchy") is False:
+        warnings.append("linux.resources.memory.useHierarchy: false is ignored: cgroup v2 always counts by hierarchy")
+    _ignore(memory, ("disableOOMKiller",), "memory", "memory.high slows a container down instead", warnings)
     swappiness = memory.get("swappiness")
-    if swappiness is not None and swappiness != 2**64 - 1:
-        raise _impossible("memory/swappiness", "leave it away")
+    if swappiness is not None and swappiness != UNLIMITED:
+        warnings.append("linux.resources.memory.swappiness is ignored: cgroup v2 has nothing like it; limit swap instead")
     found: list[Setting] = []
     limit, swap = memory.get("limit") or 0, memory.get("swap") or 0
-    if swap:
-        if swap > 0 and (limit <= 0 or swap < limit):
+    if swap > 0 and limit >= 0:
+        if not limit or swap < limit:
             raise ConfigError("/linux/resources/memory/swap", "swap is memory and swap together: give a limit that is not more")
         # v2 limits swap by itself. Before the memory: what is pushed out must have a place.
-        found.append(("memory/swap", "memory.swap.max", _bytes(swap if swap < 0 else swap - limit)))
-    elif limit < 0:
-        found.append(("memory/limit", ["memory.swap.max", None], "max"))
+        none: list[str | None] = ["memory.swap.max", None]  # no swap, on a kernel that has none
+        found.append(("memory/swap", none if swap == limit else "memory.swap.max", str(swap - limit)))
+    elif swap or limit < 0:
+        found.append(_most("memory/swap" if swap else "memory/limit", "memory.swap.max", swap or -1))
     if limit:
-        found.append(("memory/limit", "memory.max", _bytes(limit)))
+        found.append(_most("memory/limit", "memory.max", limit))
     if memory.get("reservation"):
-        found.append(("memory/reservation", "memory.low", _bytes(memory["reservation"])))
+        found.append(_most("memory/reservation", "memory.low", memory["reservation"]))
     return found
 
 
@@ -136,10 +153,9 @@ def cpu_weight(shares: int) -> int:
     return ceil(10 ** ((power * power + 125 * power) / 612 - 7 / 34))
 
 
-def _cpu(cpu: CPU) -> list[Setting]:
+def _cpu(cpu: CPU, warnings: list[str]) -> list[Setting]:
     found: list[Setting] = []
-    if cpu.get("realtimeRuntime") or cpu.get("realtimePeriod"):
-        raise _impossible("cpu/realtimeRuntime" if cpu.get("realtimeRuntime") else "cpu/realtimePeriod", "use process.scheduler")
+    _ignore(cpu, ("realtimeRuntime", "realtimePeriod"), "cpu", "use process.scheduler", warnings)
     if cpu.get("shares"):
         found.append(("cpu/shares", "cpu.weight", str(cpu_weight(cpu["shares"]))))
     if cpu.get("idle") is not None:
@@ -147,7 +163,8 @@ def _cpu(cpu: CPU) -> list[Setting]:
     quota, period = cpu.get("quota") or 0, cpu.get("period") or 0
     if quota or period:
         value = f"{quota if quota > 0 else 'max'} {period or MAX_PERIOD}"
-        found.append(("cpu/quota" if quota else "cpu/period", "cpu.max", value))
+        files: str | list[str | None] = "cpu.max" if quota > 0 else ["cpu.max", None]
+        found.append(("cpu/quota" if quota else "cpu/period", files, value))
     if cpu.get("burst") is not None:
         found.append(("cpu/burst", "cpu.max.burst", str(cpu["burst"])))
     if cpu.get("cpus"):
@@ -157,17 +174,24 @@ def _cpu(cpu: CPU) -> list[Setting]:
     return found
 
 
-def _block_io(io: BlockIO) -> list[Setting]:
+def io_weight(weight: int) -> int:
+    """blkio.weight (10 to 1000) as io.weight (1 to 10000), in a straight line, as runc does."""
+    return 1 + max(weight - 10, 0) * 9999 // 990
+
+
+def _block_io(io: BlockIO, warnings: list[str]) -> list[Setting]:
+    """Weights are BFQ's where that is the scheduler's interface, with the numbers of v1, else those of io.cost."""
     found: list[Setting] = []
-    if io.get("leafWeight"):
-        raise _impossible("blockIO/leafWeight", "leave it away")
+    instead = "give weight"
+    _ignore(io, ("leafWeight",), "blockIO", instead, warnings)
     if io.get("weight"):
-        found.append(("blockIO/weight", "io.bfq.weight", str(io["weight"])))
+        found.append(("blockIO/weight", [*WEIGHT], [str(io["weight"]), str(io_weight(io["weight"]))]))
     for index, device in enumerate(io.get("weightDevice") or ()):
-        pointer = f"blockIO/weightDevice/{index}"
-        if device.get("leafWeight"):
-            raise _impossible(pointer + "/leafWeight", "leave it away")
-        found.append((pointer + "/weight", "io.bfq.weight", f"{device['major']}:{device['minor']} {device['weight']}"))
+        _ignore(device, ("leafWeight",), f"blockIO.weightDevice[{index}]", instead, warnings)
+        if device.get("weight"):
+            number, weight = f"{device['major']}:{device['minor']}", device["weight"]
+            values = [f"{number} {weight}", f"{number} {io_weight(weight)}"]
+            found.append((f"blockIO/weightDevice/{index}/weight", [*WEIGHT], values))
     for name, key in THROTTLE:
         for index, limit in enumerate(io.get(name) or ()):
             value = f"{limit['major']}:{limit['minor']} {key}={limit['rate'] or 'max'}"
@@ -183,57 +207,9 @@ def _others(resources: Resources) -> list[Setting]:
             raise ConfigError(f"/linux/resources/{pointer}/pageSize", f'"{size}" is not a size like 2MB or 1GB')
         found.append((pointer + "/limit", f"hugetlb.{size}.max", str(page["limit"])))
         found.append((pointer + "/limit", [f"hugetlb.{size}.rsvd.max", None], str(page["limit"])))
-    network = resources.get("network") or {}
-    if network.get("classID") or network.get("priorities"):
-        raise _impossible("network", "mark packets with eBPF or nftables on the host")
     for device, limit in (resources.get("rdma") or {}).items():
         words = [device]
         words += [f"hca_handle={limit['hcaHandles']}"] if limit.get("hcaHandles") is not None else []
         words += [f"hca_object={limit['hcaObjects']}"] if limit.get("hcaObjects") is not None else []
         found.append(("rdma/" + _escape(device), "rdma.max", " ".join(words)))
     return found
-
-
-def enable_controllers(step: Step) -> None:
-    """Enables for a new cgroup all controllers that its ancestors have; those that its limits need must be among them.
-
-    From the top downwards: a cgroup can give on only what it has.
-    """
-    needed = set(step.get("controllers")) - {"cgroup2"}
-    ancestors, path = [], os.path.dirname(step.get("path"))
-    while os.path.exists(path + "/cgroup.subtree_control"):
-        ancestors.append(path)
-        path = os.path.dirname(path)
-    for ancestor in reversed(ancestors):
-        has = set(_read(ancestor + "/cgroup.controllers").split())
-        if needed - has:
-            name = min(needed - has)
-            raise CgroupError(
-                0, f"enable the {name} controller", pointer=step.origin,
-                detail=f"{ancestor}/cgroup.controllers does not have it: mount or delegate it, or leave its limits away",
-            )  # fmt: skip
-        for name in sorted(has - set(_read(ancestor + "/cgroup.subtree_control").split())):
-            _enable(step, ancestor, name, needed=name in needed)
-
-
-def _enable(step: Step, path: str, name: str, *, needed: bool) -> None:
-    fd = os.open(path + "/cgroup.subtree_control", os.O_WRONLY | os.O_CLOEXEC)
-    try:
-        os.write(fd, f"+{name}".encode())
-    except OSError as error:
-        if needed:
-            detail = "the cgroup has processes in it, and v2 gives controllers only to cgroups below an empty one"
-            raise CgroupError(
-                error.errno or 0, f"enable the {name} controller below {path}", "write", step.origin,
-                detail if error.errno == errno.EBUSY else "",
-            ) from None  # fmt: skip
-    finally:
-        os.close(fd)
-
-
-def _read(path: str) -> str:
-    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        return os.read(fd, 65536).decode()
-    finally:
-        os.close(fd)

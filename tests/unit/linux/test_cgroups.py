@@ -7,9 +7,10 @@ from typing import Any
 import pytest
 
 from ocipy.errors import CgroupError, ConfigError
-from ocipy.linux.cgroups import absent, plan_cgroup, plan_update
+from ocipy.linux.cgroups import absent, plan_birth, plan_cgroup, plan_entry, plan_update
 from ocipy.linux.cgroups.host import CgroupHost, parse_cgroup_host
-from ocipy.linux.cgroups.v2 import controller_paths, cpu_weight, plan_limits
+from ocipy.linux.cgroups.owner import plan_owner
+from ocipy.linux.cgroups.v2 import controller_paths, cpu_weight, io_weight, plan_limits
 from ocipy.plan.step import Step
 
 CONTROLLERS = ("cpu", "cpuacct", "cpuset", "memory", "devices", "freezer", "blkio", "pids") + (
@@ -352,9 +353,70 @@ def test_host_without_the_devices_controller_cannot_hold_a_container() -> None:
 V2 = CgroupHost("v2", {"": "/sys/fs/cgroup"}, {"": "/user.slice/shell"})
 
 
-def test_v2_refuses_a_container_while_its_devices_cannot_be_restricted() -> None:
-    with pytest.raises(CgroupError, match="eBPF filter, which is not supported yet"):
-        plan({}, on=V2)
+def test_v2_restricts_devices_once_they_are_made() -> None:
+    fuse = {"allow": True, "type": "c", "major": 10, "minor": 229, "access": "rwm"}
+    (step,) = plan({"devices": [fuse]}, on=V2).after
+    assert step.op.name == "RESTRICT_DEVICES"
+    assert step.get("rules")[:4] == ["deny a", "allow c 10:229 rwm", "allow c *:* m", "allow b *:* m"]
+
+
+def test_v2_takes_a_hole_in_a_wider_rule() -> None:
+    wide, hole = {"allow": True, "type": "c", "major": 10, "access": "rwm"}, {"type": "c", "major": 10, "minor": 1, "access": "w"}
+    (step,) = plan({"devices": [wide, {"allow": False, **hole}]}, on=V2).after
+    assert step.get("rules")[1:3] == ["allow c 10:* rwm", "deny c 10:1 w"]
+
+
+def test_v2_init_is_born_in_its_cgroup() -> None:
+    opened, entered = plan_entry({"": "/sys/fs/cgroup/box"})
+    assert entered == []
+    there = {"cgroup": opened[0].get("slot")}
+    assert plan_birth(opened, mapped=False) == ({}, there)
+    # Of a user of the container the kernel would not take it.
+    assert plan_birth(opened, mapped=True) == (there, {})
+
+
+def test_v2_beside_v1_is_where_the_stage_is_born() -> None:
+    assert plan_birth(plan_entry({"": "/cg/unified/box", "pids": "/cg/pids/box"})[0], mapped=False)[1] == {}
+    assert plan_birth(plan_entry({"pids": "/cg/pids/box"})[0], mapped=False) == ({}, {})
+
+
+def test_v2_controllers_are_needed_by_the_first_limit_that_asks_for_them() -> None:
+    unlimited = {"cpu": {"quota": -1}, "pids": {"limit": -1}}
+    resources = {"memory": {"limit": 5, "reservation": 3}, **unlimited, "unified": {"io.max": "8:0 rbps=1"}}
+    assert plan(resources, on=V2).make[0].get("controllers") == {
+        "cgroup2": "/linux/cgroupsPath",
+        "memory": "/linux/resources/memory/limit",
+        "io": "/linux/resources/unified/io.max",
+    }
+
+
+def test_v2_limit_of_processes_waits_for_init() -> None:
+    files = [step.get("file") for step in plan({"pids": {"limit": 0}, "memory": {"limit": 5}}, on=V2).after]
+    assert files == ["pids.max", None]
+
+
+WRITABLE = [{"destination": "/sys/fs/cgroup", "type": "cgroup", "source": "cgroup", "options": ["nosuid"]}]
+READONLY = [{**WRITABLE[0], "options": ["nosuid", "ro"]}]
+MAPPED = [{"containerID": 0, "hostID": 5000, "size": 10}]
+
+
+@pytest.mark.parametrize(
+    ("namespaces", "mounts", "uid", "owner"),
+    [
+        (["cgroup"], WRITABLE, 7, 7),
+        (["cgroup", "user"], WRITABLE, 7, 5007),
+        (["cgroup", "user"], WRITABLE, 70, None),
+        (["cgroup"], READONLY, 7, None),
+        (["mount"], WRITABLE, 7, None),
+        (["cgroup"], [], 7, None),
+        (["cgroup"], [{**WRITABLE[0], "source": "cgroup2"}], 7, None),
+    ],
+    ids=["the user's", "mapped", "not mapped", "read-only", "no cgroup namespace", "no mount", "another source"],
+)
+def test_v2_cgroup_is_owned_as_the_specification_says(namespaces: Any, mounts: Any, uid: int, owner: int | None) -> None:
+    linux = {"namespaces": [{"type": kind} for kind in namespaces], "uidMappings": MAPPED}
+    steps = plan_owner({"process": {"user": {"uid": uid, "gid": 0}}, "linux": linux, "mounts": mounts}, "/cg/box")  # type: ignore[typeddict-item]
+    assert [step.get("uid") for step in steps] == ([] if owner is None else [owner])
 
 
 def test_v2_relative_path_starts_beside_our_own_cgroup() -> None:
@@ -376,7 +438,7 @@ def test_v2_limits_are_those_of_the_spec_in_the_kernels_terms() -> None:
         ("memory.swap.max", "4"), ("memory.max", "5"), ("memory.low", "3"),
         ("cpu.weight", "100"), ("cpu.idle", "1"), ("cpu.max", "50000 100000"), ("cpu.max.burst", "10"),
         ("cpuset.cpus", "0"), ("cpuset.mems", "0"),
-        ("pids.max", "0"), ("io.bfq.weight", "10"), ("io.max", "8:0 rbps=600"),
+        ("pids.max", "0"), (["io.bfq.weight", "io.weight"], ["10", "1"]), ("io.max", "8:0 rbps=600"),
         ("hugetlb.2MB.max", "4"), (["hugetlb.2MB.rsvd.max", None], "4"),
         ("memory.high", "4"), ("io.max", "8:0 rbps=1"), ("io.max", "8:16 rbps=2"),
     ]  # fmt: skip
@@ -385,23 +447,67 @@ def test_v2_limits_are_those_of_the_spec_in_the_kernels_terms() -> None:
 @pytest.mark.parametrize(
     ("resources", "pointer"),
     [
-        ({"memory": {"swappiness": 5}}, "memory/swappiness"),
-        ({"memory": {"disableOOMKiller": True}}, "memory/disableOOMKiller"),
         ({"memory": {"swap": 5}}, "memory/swap"),
-        ({"cpu": {"realtimeRuntime": 5}}, "cpu/realtimeRuntime"),
-        ({"blockIO": {"leafWeight": 5}}, "blockIO/leafWeight"),
-        ({"network": {"classID": 5}}, "network"),
+        ({"memory": {"limit": 9, "swap": 5}}, "memory/swap"),
+        ({"hugepageLimits": [{"pageSize": "../2MB", "limit": 1}]}, "hugepageLimits/0/pageSize"),
+        ({"unified": {"cgroup.procs": "5"}}, "unified/cgroup.procs"),
         ({"unified": {"../x.max": "5"}}, "unified/..~1x.max"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
-def test_v1_property_without_a_like_in_v2_is_an_error(resources: Any, pointer: str) -> None:
+def test_v2_value_that_cannot_be_expressed_is_an_error(resources: Any, pointer: str) -> None:
     with pytest.raises(ConfigError) as caught:
         plan_limits(resources, "/cg/box", [])
     assert caught.value.pointer == "/linux/resources/" + pointer
 
 
-@pytest.mark.parametrize(("shares", "weight"), [(2, 1), (1024, 100), (262144, 10000)])
+@pytest.mark.parametrize(
+    ("resources", "about"),
+    [
+        ({"memory": {"swappiness": 5}}, ["memory.swappiness"]),
+        ({"memory": {"disableOOMKiller": True, "useHierarchy": False}}, ["memory.useHierarchy", "memory.disableOOMKiller"]),
+        ({"memory": {"kernel": 5, "kernelTCP": 5}}, ["memory.kernel", "memory.kernelTCP"]),
+        ({"cpu": {"realtimeRuntime": 5, "realtimePeriod": 9}}, ["cpu.realtimeRuntime", "cpu.realtimePeriod"]),
+        ({"blockIO": {"leafWeight": 5}}, ["blockIO.leafWeight"]),
+        ({"blockIO": {"weightDevice": [{"major": 8, "minor": 0, "leafWeight": 5}]}}, ["blockIO.weightDevice[0].leafWeight"]),
+        ({"network": {"classID": 5, "priorities": [{"name": "lo", "priority": 1}]}}, ["network.classID", "network.priorities"]),
+        ({"memory": {"swappiness": 2**64 - 1, "kernel": 2**64 - 1, "disableOOMKiller": False}, "network": {"classID": 0}}, []),
+    ],
+    ids=lambda value: ", ".join(value) if isinstance(value, list) else "",
+)
+def test_v2_warns_once_of_each_property_that_it_has_nothing_like(resources: Any, about: list[str]) -> None:
+    warnings: list[str] = []
+    assert plan_limits(resources, "/cg/box", warnings) == []
+    assert [text.split()[0].rstrip(":").removeprefix("linux.resources.") for text in warnings] == about
+
+
+@pytest.mark.parametrize(
+    ("memory", "files"),
+    [
+        ({"limit": 5}, [("memory.max", "5")]),
+        ({"limit": 5, "swap": 5}, [(["memory.swap.max", None], "0"), ("memory.max", "5")]),
+        ({"limit": 5, "swap": 7}, [("memory.swap.max", "2"), ("memory.max", "5")]),
+        ({"limit": 5, "swap": -1}, [(["memory.swap.max", None], "max"), ("memory.max", "5")]),
+        ({"limit": -1}, [(["memory.swap.max", None], "max"), (["memory.max", None], "max")]),
+        ({"limit": -1, "swap": 7}, [("memory.swap.max", "7"), (["memory.max", None], "max")]),
+        ({"limit": -1, "swap": -1}, [(["memory.swap.max", None], "max"), (["memory.max", None], "max")]),
+        ({"limit": 0, "swap": 0}, []),
+    ],
+    ids=str,
+)
+def test_v2_limits_swap_by_itself(memory: Any, files: Any) -> None:
+    assert [(step.get("file"), step.get("value")) for step in plan_limits({"memory": memory}, "/cg/box", [])] == files
+
+
+@pytest.mark.parametrize(("weight", "converted"), [(10, 1), (100, 910), (500, 4950), (1000, 10000)])
+def test_v2_weight_of_io_is_a_straight_line(weight: int, converted: int) -> None:
+    assert io_weight(weight) == converted
+
+
+SHARES = [(1, 1), (2, 1), (512, 59), (1024, 100), (4096, 303), (262144, 10000), (300000, 10000)]
+
+
+@pytest.mark.parametrize(("shares", "weight"), SHARES)
 def test_v2_weight_keeps_the_ends_and_the_middle_of_shares(shares: int, weight: int) -> None:
     assert cpu_weight(shares) == weight
 

@@ -73,6 +73,13 @@ def test_v2_is_one_mount() -> None:
     assert steps == [("MOUNT", "/sys/fs/cgroup", "cgroup2", [], 1)]
 
 
+def test_v2_without_a_cgroup_namespace_is_a_bind_of_the_containers_own_cgroup() -> None:
+    host = CgroupHost("v2", {"": "/sys/fs/cgroup"}, {"": "/jobs/me"})
+    steps = planned("ro", namespace=False, host=host)
+    assert [step[0] for step in steps] == ["OPEN_TREE", "ATTACH"]
+    assert steps[0][1:3] == ("/cg/unified/box", PLAIN | 1)
+
+
 def test_host_without_cgroups_cannot_show_any() -> None:
     with pytest.raises(ConfigError, match="no cgroup filesystem is mounted"):
         planned(namespace=True, host=CgroupHost("none", {}))
