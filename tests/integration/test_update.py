@@ -157,7 +157,7 @@ def test_the_device_rules_of_the_container_are_fine_and_others_are_refused(box: 
     refused = send(box, {"devices": [*devices, {"allow": True, "access": "rwm"}], "cpu": {"shares": 400}}, tmp_path, check=False)
     assert refused.stderr == (
         "ocipy: linux.resources.devices (/linux/resources/devices): "
-        "the device rules of a container cannot be changed: leave them away\n"
+        "on cgroup v1 the device rules of a container cannot be changed: leave them away\n"
     )
     assert (read(box, "devices.list"), read(box, "cpu.shares")) == (rules, "300")
 
