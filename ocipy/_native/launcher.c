@@ -1,5 +1,6 @@
 /*
- * The `ocipy` on the PATH: makes the process clean, then becomes an isolated Python.
+ * The `ocipy` on the PATH: makes the process clean, serves what is common in a container's life (launch.h), else becomes an isolated
+ * Python.
  *
  *   caller ── execve ──▶ launcher ── execve ──▶ python3.X -I -S -B -X utf8 -c BOOT SITE… -- ARGV…
  *
@@ -13,7 +14,7 @@
  * not run, so no .pth file, sitecustomize or usercustomize does.
  */
 #include <linux/signal.h>
-#include "sys.h"
+#include "launch.h"
 
 #define BOOT \
 	"import sys\n" \
@@ -83,7 +84,7 @@ int memcmp(const void *left, const void *right, size_t size)
 /* ---- texts ---------------------------------------------------------------------------------------------------- */
 
 /* to = left + right; 0 if it does not fit. */
-static int join(char to[PATH_MAX], const char *left, const char *right)
+int join(char to[PATH_MAX], const char *left, const char *right)
 {
 	size_t head = strlen(left);
 	size_t tail = strlen(right) + 1;
@@ -95,7 +96,7 @@ static int join(char to[PATH_MAX], const char *left, const char *right)
 	return 1;
 }
 
-static const char *decimal(long number)
+const char *decimal(long number)
 {
 	static char digits[24];
 	char *at = digits + sizeof(digits) - 1;
@@ -141,7 +142,7 @@ static int parse_number(const char *text)
 }
 
 /* The rest of `text` after `name` and '=', or NULL. */
-static const char *value_after(const char *text, const char *name)
+const char *value_after(const char *text, const char *name)
 {
 	size_t size = strlen(name);
 
@@ -151,7 +152,7 @@ static const char *value_after(const char *text, const char *name)
 	return text[size] == '=' ? text + size + 1 : NULL;
 }
 
-static const char *environment_value(char **environment, const char *name)
+const char *environment_value(char **environment, const char *name)
 {
 	const char *value = NULL;
 
@@ -333,8 +334,12 @@ static char **python_arguments(long argc, char **argv)
 /* LC_ALL: texts of errors in English, whatever the caller's language, and no search for locales. */
 static char **python_environment(char **environment, int listen)
 {
-	static char *all[ARRAY_SIZE(allowed_environment) + ARRAY_SIZE(listen_environment) + 3] = {SAFE_PATH, "LC_ALL=C"};
+	static char *all[ARRAY_SIZE(allowed_environment) + ARRAY_SIZE(listen_environment) + 4] = {SAFE_PATH, "LC_ALL=C"};
+	static char report[PATH_MAX];
 	size_t count = 2;
+
+	if (start_report() && join(report, "OCIPY_START_REPORT=", start_report()))
+		all[count++] = report;
 
 	for (size_t i = 0; i < ARRAY_SIZE(allowed_environment) + (listen ? ARRAY_SIZE(listen_environment) : 0); i++) {
 		const char *name = i < ARRAY_SIZE(allowed_environment) ? allowed_environment[i]
@@ -356,9 +361,13 @@ __attribute__((used, noreturn)) void launcher_main(long *stack)
 	char **environment = argv + argc + 1;
 	int listen = listen_descriptors(environment);
 	char **arguments;
+	int status;
 
 	settle_descriptors(listen, preserve_option(argv));
 	settle_signals();
+	status = serve(argv, environment);
+	if (status != FALLBACK)
+		leave(status);
 	find_prefix();
 	find_python();
 	find_sites();

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from ocipy.container.start import start
+from ocipy.container.start import start, start_error
 from ocipy.container.store import Store
 
 TYPE_CHECKING = False
@@ -16,6 +16,8 @@ def run(invocation: Invocation) -> int:
     """Exit code 0 once execve has succeeded and the poststart hooks have."""
     entry = Store(invocation["root"]).open(invocation.args[0])
     entry.lock(wait=False)
+    if answer := os.environ.get("OCIPY_START_REPORT"):
+        raise start_error(entry, bytes.fromhex(answer))
     if not os.environ.get("NOTIFY_SOCKET"):
         start(entry)
         return 0

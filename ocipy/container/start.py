@@ -47,24 +47,34 @@ def _go(entry: Entry) -> None:
             data = b""
         if not data:
             break
-        kind, step, call, errno, value = REPORT.unpack(data)
+        kind = REPORT.unpack(data)[0]
         if kind == EXECUTING:
             executing = True
         elif kind == ERROR:
-            raise _start_error(entry, step, call, errno, value)
+            raise start_error(entry, data)
     os.close(sock)
     if not executing:
-        raise StateError(f'cannot start container "{entry.id}": its init ended')
+        raise _ended(entry)
 
 
-def _start_error(entry: Entry, index: int, call: int, errno: int, value: int) -> OcipyError:
-    """The plan is made again from the frozen config, to say in words which step failed."""
+def _ended(entry: Entry) -> OcipyError:
+    return StateError(f'cannot start container "{entry.id}": its init ended')
+
+
+def start_error(entry: Entry, data: bytes) -> OcipyError:
+    """The exception for a report of init: the plan is made again from the frozen config, to say in words which step failed.
+
+    The launcher, which serves start when all goes well, hands the report over; it is no ERROR when init just ended.
+    """
     from ocipy.config.load import parse_config
     from ocipy.container.explain import explain
     from ocipy.linux.assemble import Options, assemble
     from ocipy.linux.host import read_host
     from ocipy.plan import ops
 
+    kind, index, call, errno, value = REPORT.unpack(data)
+    if kind != ERROR:
+        return _ended(entry)
     record = entry.read()
     options = Options(entry.id, record.bundle)
     for name, kept in record.extra.get("options", {}).items():

@@ -10,6 +10,7 @@ A plan is a list without branches. Looking and then choosing how lives in the ha
 
 from __future__ import annotations
 
+from ocipy import SPEC_VERSION
 from ocipy.plan.reports import REPORTS
 
 RUNTIME = "runtime"  # executed by Python, outside
@@ -153,6 +154,7 @@ def c_header() -> str:
     lines += [f"#define MOUNT_FLAG_{name} {value}" for name, value in MOUNT_FLAGS.items()]
     lines += [f"#define REPORT_{name} {i + 1}" for i, name in enumerate(REPORTS)]
     lines += [f"#define CALL_{name} {i}" for i, name in enumerate(CALLS)]
+    lines += [f'#define SPEC_VERSION "{SPEC_VERSION}"']
     lines += [f"#define OP_COUNT {len(ops) + 1}", f"#define MAX_FIELDS {MAX_FIELDS}"]
     signatures = ", ".join(f'[{op.code}] = "{"".join(kind for _, kind in op.fields)}"' for op in ops)
     lines += [f"#define OP_SIGNATURES {{ {signatures} }}", "#endif", ""]
