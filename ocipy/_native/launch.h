@@ -8,7 +8,7 @@
 #include "sys.h"
 
 #define FALLBACK (-1) /* Python shall do it */
-#define RECORD_LIMIT 65536
+#define RECORD_LIMIT 16384 /* a larger one, of many annotations, is left to Python */
 #define MAX_CGROUPS 32
 #define O_DIRECTORY_CLOEXEC (O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC)
 

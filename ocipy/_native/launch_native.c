@@ -8,7 +8,7 @@
 #define SOCK_SEQPACKET_CLOEXEC (5 | O_CLOEXEC)
 #define MSG_NOSIGNAL 0x4000
 #define LOCK_EX_NB (2 | 4)
-#define OUTPUT_LIMIT (2 * RECORD_LIMIT)
+#define OUTPUT_LIMIT (RECORD_LIMIT + 4096)
 
 int entry_fd = -1;
 
