@@ -73,6 +73,14 @@ void *memcpy(void *to, const void *from, size_t size)
 	return to;
 }
 
+/* The compiler may call these for what it clears or copies itself. */
+void *memset(void *to, int byte, size_t size)
+{
+	for (size_t i = 0; i < size; i++)
+		((volatile u8 *)to)[i] = (u8)byte;
+	return to;
+}
+
 int memcmp(const void *left, const void *right, size_t size)
 {
 	for (size_t i = 0; i < size; i++)
