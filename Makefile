@@ -9,7 +9,7 @@ GENERATED := ocipy/_commit.py ocipy/config/_compiled.py ocipy/_native/ops.h
 export PYTHON
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: all deps build man demo test test-engines check lint bench cross validation dist clean
+.PHONY: all deps build man demo test test-engines check lint bench cross validation vm-venv vm-test vm-shell dist clean
 .DELETE_ON_ERROR:
 
 all: build
@@ -77,6 +77,20 @@ bench: build $(VENV)/.debian-test
 
 validation: build
 	conformance/validation.sh run
+
+# A virtual machine with cgroup v2, systemd and AppArmor: tests/vm/README.md. What it runs is built here, for Debian's own Python.
+GUEST_VENV := .lab/guest-venv
+GUEST := tests/vm/guest.py --venv $(GUEST_VENV)
+vm-venv:
+	@PYTHON=/usr/bin/python3 .ci/deps build test vm
+	@$(MAKE) --no-print-directory VENV=$(GUEST_VENV) PYTHON=/usr/bin/python3 build
+
+vm-test: vm-venv
+	$(GUEST_VENV)/bin/python $(GUEST) sh tests/vm/suite $(MODES)
+
+# make vm-shell COMMAND='systemctl status'
+vm-shell: vm-venv
+	$(GUEST_VENV)/bin/python $(GUEST) sh -c '$(subst ','\'',$(COMMAND))'
 
 # The other architecture must compile without a warning: the static executables whole, the shim up to its objects.
 CROSS := aarch64-linux-gnu-gcc

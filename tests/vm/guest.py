@@ -1,0 +1,137 @@
+"""Run a command in a virtual machine: cgroup v2, systemd as process 1, AppArmor, the kernel of this machine's Debian release.
+
+    guest.py [--results DIRECTORY] [--venv DIRECTORY] COMMAND [ARGUMENT...]
+
+The machine is new each time. This repository, a virtual environment, and what tests make once are in it at the same paths as here;
+the command starts in the repository as root. Output comes as it is written; what the command leaves in /results goes to the directory
+(default: .lab/guest-results), with the machine's journal and console. The exit status is the command's; 124 when the time is over,
+125 when the machine failed. GUEST_TIMEOUT (seconds), GUEST_CPUS, GUEST_MEMORY (MiB) change what they say; GUEST_ACCEL=kvm is
+fast, where /dev/kvm works: all is emulated otherwise.
+"""
+
+from __future__ import annotations
+
+import argparse
+import fcntl
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+import tempfile
+import threading
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+import bundles
+
+QEMU = "qemu-system-x86_64"
+# Of the virtual environment: what only development needs.
+LEFT_OUT = ("mypy*", "*__mypyc*.so", "ruff", "ruff-*", "pip", "pip-*", "setuptools*", "*-stubs", "types_*", "cffi", "pycparser*")
+KERNEL = (
+    "root=/dev/nvme0n1 rw console=ttyS0 quiet panic=-1 mitigations=off nokaslr fsck.mode=skip 8250.nr_uarts=2"
+    " systemd.getty_auto=0 systemd.unit=guest-job.service"
+)
+
+
+def image() -> Path:
+    """root.ext4 and vmlinuz, made once for each text of the script that makes them."""
+    files = (path for path in (bundles.TESTS / "vm/files").rglob("*") if path.is_file())
+    return bundles.made("../vm/guest-image.sh", sources=[os.path.relpath(path, bundles.TESTS / "lab") for path in sorted(files)])
+
+
+def pack(job: Path, command: list[str], venv: Path) -> None:
+    """The disk that brings everything: a tar of /job, the repository, the environment, and what tests made here with a compiler."""
+    script = job.with_name("job")
+    environment = {"OCIPY_TIME_SCALE": "30", "OCIPY_GUEST": "1", "OCIPY_LAB": str(bundles.lab()), "RUNTIME": str(venv / "bin/ocipy")}
+    lines = [f"export {name}={shlex.quote(os.environ.get(name, value))}" for name, value in environment.items()]
+    lines += [f"export PATH={shlex.quote(str(venv / 'bin'))}:$PATH", f"cd {shlex.quote(str(bundles.REPOSITORY))}", shlex.join(command)]
+    script.write_text("\n".join(lines) + "\n")
+    made = [bundles.busybox_rootfs(), bundles.image(), bundles.probe_program().parent, bundles.made("attack.sh", sources=["attack.c"])]
+    repository = bundles.REPOSITORY
+    # GNU tar applies an exclusion to all that follows; a pattern begins at any path component.
+    away = [f"--exclude={repository.relative_to('/')}/{name}" for name in (".git", ".venv", "build", "dist", ".[a-z]*_cache")]
+    away += [f"--exclude={bundles.lab().relative_to('/')}/{name}" for name in ("debian-*", "guest-image-*", "guest-results", "archive-*", "*.log", "*.lock")]
+    away += [f"--exclude=site-packages/{name}" for name in LEFT_OUT]
+    paths = [str(path.relative_to("/")) for path in dict.fromkeys([repository, venv, *made])]
+    argv = ["tar", "--create", f"--file={job}", "--numeric-owner", "--xattrs", "--xattrs-include=*", "--hard-dereference"]
+    subprocess.run([*argv, f"--directory={script.parent}", "job", "--directory=/", *away, *paths], check=True)
+
+
+def qemu(directory: Path, made: Path) -> list[str]:
+    disks = []
+    for number, (path, how) in enumerate((
+        (made / "root.ext4", "snapshot=on"), (directory / "job.tar", "readonly=on"), (directory / "results.tar", "snapshot=off"),
+    ), 1):
+        disks += ["-drive", f"if=none,id=disk{number},format=raw,file={path},{how}"]
+        disks += ["-device", f"nvme-ns,drive=disk{number},bus=disks,nsid={number}"]
+    return [
+        QEMU, "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot", "-machine", "q35",
+        "-accel", os.environ.get("GUEST_ACCEL", "tcg,thread=multi,tb-size=512"),
+        "-cpu", "max,la57=off", "-smp", os.environ.get("GUEST_CPUS", "2"), "-m", os.environ.get("GUEST_MEMORY", "2048"),
+        "-kernel", str(made / "vmlinuz"), "-append", KERNEL,
+        "-serial", f"file:{directory / 'console'}", "-serial", "file:/dev/stdout",
+        "-device", "nvme,id=disks,serial=disks", *disks,
+    ]  # fmt: skip
+
+
+def run(argv: list[str], seconds: float) -> bool:
+    """Run the machine to its end, with its output as ours; False if the time was over."""
+    over = threading.Event()
+    # Emulation takes every core that it gets.
+    with subprocess.Popen(["nice", *argv], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, bufsize=0) as machine:
+
+        def end() -> None:
+            over.set()
+            machine.kill()
+
+        timer = threading.Timer(seconds, end)
+        timer.start()
+        assert machine.stdout
+        try:
+            while part := machine.stdout.read(65536):
+                sys.stdout.buffer.write(part)
+                sys.stdout.buffer.flush()
+        except BaseException:
+            machine.kill()
+            raise
+        finally:
+            timer.cancel()
+    return not over.is_set()
+
+
+def fetch(directory: Path, results: Path) -> int:
+    """Unpack what the machine left; the status of the command, 125 if there is none."""
+    shutil.rmtree(results, ignore_errors=True)
+    results.mkdir(parents=True)
+    shutil.copy(directory / "console", results / "console")
+    subprocess.run(["tar", "-xf", directory / "results.tar", "-C", results, "--no-same-owner"], stderr=subprocess.DEVNULL)
+    try:
+        return int((results / ".status").read_text())
+    except (FileNotFoundError, ValueError):
+        return 125
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--results", type=Path, default=bundles.lab() / "guest-results")
+    parser.add_argument("--venv", type=Path, default=bundles.REPOSITORY / ".venv")
+    parser.add_argument("command", nargs=argparse.REMAINDER)
+    options = parser.parse_args()
+    made = image()
+    with open(bundles.lab() / "guest.lock", "w") as lock, tempfile.TemporaryDirectory(prefix="ocipy-guest-") as scratch:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # one machine at a time
+        directory = Path(scratch)
+        pack(directory / "job.tar", options.command, options.venv.absolute())
+        with open(directory / "results.tar", "wb") as disk:
+            disk.truncate(1 << 30)  # takes no space
+        in_time = run(qemu(directory, made), float(os.environ.get("GUEST_TIMEOUT", "3600")))
+        status = fetch(directory, options.results) if in_time else 124
+        if status in (124, 125) and (directory / "console").exists():
+            tail = (directory / "console").read_text(errors="replace").splitlines()[-30:]
+            print(*tail, f"the machine {'gave no exit status' if in_time else 'was ended: its time was over'}", sep="\n", file=sys.stderr)
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(main())
