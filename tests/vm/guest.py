@@ -3,10 +3,10 @@
     guest.py [--results DIRECTORY] [--venv DIRECTORY] COMMAND [ARGUMENT...]
 
 The machine is new each time. This repository, a virtual environment, and what tests make once are in it at the same paths as here;
-the command starts in the repository as root. Output comes as it is written; what the command leaves in /results goes to the directory
-(default: .lab/guest-results), with the machine's journal and console. The exit status is the command's; 124 when the time is over,
-125 when the machine failed. GUEST_TIMEOUT (seconds), GUEST_CPUS, GUEST_MEMORY (MiB) change what they say; GUEST_ACCEL=kvm is
-fast, where /dev/kvm works: all is emulated otherwise.
+the command starts in the repository as root. Output comes as it is written; what the command leaves in /results goes to the
+directory (default: .lab/guest-results), with the machine's journal and console. The exit status is the command's; 124 when the time
+is over, 125 when the machine failed. GUEST_TIMEOUT (seconds), GUEST_CPUS, GUEST_MEMORY (MiB) change what they say; GUEST_ACCEL=kvm
+is fast, where /dev/kvm works: all is emulated otherwise.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import fcntl
 import os
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -26,8 +27,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import bundles
 
 QEMU = "qemu-system-x86_64"
+NOT_SOURCE = (".git", ".venv", "build", "dist", ".[a-z]*_cache")
+NOT_MADE = ("debian-*", "guest-image-*", "guest-results", "archive-*", "*.log", "*.lock")
 # Of the virtual environment: what only development needs.
-LEFT_OUT = ("mypy*", "*__mypyc*.so", "ruff", "ruff-*", "pip", "pip-*", "setuptools*", "*-stubs", "types_*", "cffi", "pycparser*")
+NOT_NEEDED = ("mypy*", "*__mypyc*.so", "ruff", "ruff-*", "pip", "pip-*", "setuptools*", "*-stubs", "types_*", "cffi", "pycparser*")
 KERNEL = (
     "root=/dev/nvme0n1 rw console=ttyS0 quiet panic=-1 mitigations=off nokaslr fsck.mode=skip 8250.nr_uarts=2"
     " systemd.getty_auto=0 systemd.unit=guest-job.service"
@@ -40,22 +43,27 @@ def image() -> Path:
     return bundles.made("../vm/guest-image.sh", sources=[os.path.relpath(path, bundles.TESTS / "lab") for path in sorted(files)])
 
 
-def pack(job: Path, command: list[str], venv: Path) -> None:
+def job_text(command: list[str], venv: Path) -> str:
+    """The script that the machine runs. Variables of the tests that are set here are set there."""
+    environment = {"OCIPY_TIME_SCALE": "30", "OCIPY_LAB": str(bundles.lab()), "RUNTIME": str(venv / "bin/ocipy")}
+    lines = [f"export {name}={shlex.quote(os.environ.get(name, value))}" for name, value in environment.items()]
+    lines.append(f"export PATH={shlex.quote(str(venv / 'bin'))}:$PATH")
+    return "\n".join([*lines, f"cd {shlex.quote(str(bundles.REPOSITORY))}", shlex.join(command)]) + "\n"
+
+
+def pack(job: Path, text: str, venv: Path) -> None:
     """The disk that brings everything: a tar of /job, the repository, the environment, and what tests made here with a compiler."""
     script = job.with_name("job")
-    environment = {"OCIPY_TIME_SCALE": "30", "OCIPY_GUEST": "1", "OCIPY_LAB": str(bundles.lab()), "RUNTIME": str(venv / "bin/ocipy")}
-    lines = [f"export {name}={shlex.quote(os.environ.get(name, value))}" for name, value in environment.items()]
-    lines += [f"export PATH={shlex.quote(str(venv / 'bin'))}:$PATH", f"cd {shlex.quote(str(bundles.REPOSITORY))}", shlex.join(command)]
-    script.write_text("\n".join(lines) + "\n")
-    made = [bundles.busybox_rootfs(), bundles.image(), bundles.probe_program().parent, bundles.made("attack.sh", sources=["attack.c"])]
-    repository = bundles.REPOSITORY
+    script.write_text(text)
+    attack = bundles.made("attack.sh", sources=["attack.c"])
+    made = [bundles.busybox_rootfs(), bundles.image(), bundles.probe_program().parent, attack]
     # GNU tar applies an exclusion to all that follows; a pattern begins at any path component.
-    away = [f"--exclude={repository.relative_to('/')}/{name}" for name in (".git", ".venv", "build", "dist", ".[a-z]*_cache")]
-    away += [f"--exclude={bundles.lab().relative_to('/')}/{name}" for name in ("debian-*", "guest-image-*", "guest-results", "archive-*", "*.log", "*.lock")]
-    away += [f"--exclude=site-packages/{name}" for name in LEFT_OUT]
-    paths = [str(path.relative_to("/")) for path in dict.fromkeys([repository, venv, *made])]
+    away = [f"{bundles.REPOSITORY.relative_to('/')}/{name}" for name in NOT_SOURCE]
+    away += [f"{bundles.lab().relative_to('/')}/{name}" for name in NOT_MADE]
+    away += [f"site-packages/{name}" for name in NOT_NEEDED]
     argv = ["tar", "--create", f"--file={job}", "--numeric-owner", "--xattrs", "--xattrs-include=*", "--hard-dereference"]
-    subprocess.run([*argv, f"--directory={script.parent}", "job", "--directory=/", *away, *paths], check=True)
+    argv += [f"--directory={script.parent}", "job", "--directory=/", *(f"--exclude={pattern}" for pattern in away)]
+    subprocess.run(argv + [str(path.relative_to("/")) for path in dict.fromkeys([bundles.REPOSITORY, venv, *made])], check=True)
 
 
 def qemu(directory: Path, made: Path) -> list[str]:
@@ -100,8 +108,8 @@ def run(argv: list[str], seconds: float) -> bool:
     return not over.is_set()
 
 
-def fetch(directory: Path, results: Path) -> int:
-    """Unpack what the machine left; the status of the command, 125 if there is none."""
+def fetch(directory: Path, results: Path, *, in_time: bool) -> int:
+    """Unpack what the machine left; the status of the command, 124 or 125 if there is none."""
     shutil.rmtree(results, ignore_errors=True)
     results.mkdir(parents=True)
     shutil.copy(directory / "console", results / "console")
@@ -109,7 +117,7 @@ def fetch(directory: Path, results: Path) -> int:
     try:
         return int((results / ".status").read_text())
     except (FileNotFoundError, ValueError):
-        return 125
+        return 125 if in_time else 124
 
 
 def main() -> int:
@@ -125,13 +133,15 @@ def main() -> int:
         pack(directory / "job.tar", options.command, options.venv.absolute())
         with open(directory / "results.tar", "wb") as disk:
             disk.truncate(1 << 30)  # takes no space
-        in_time = run(qemu(directory, made), float(os.environ.get("GUEST_TIMEOUT", "3600")))
-        status = fetch(directory, options.results) if in_time else 124
-        if status in (124, 125) and (directory / "console").exists():
-            tail = (directory / "console").read_text(errors="replace").splitlines()[-30:]
-            print(*tail, f"the machine {'gave no exit status' if in_time else 'was ended: its time was over'}", sep="\n", file=sys.stderr)
+        in_time = run(qemu(directory, made), float(os.environ.get("GUEST_TIMEOUT", "7200")))
+        status = fetch(directory, options.results, in_time=in_time)
+        if status in (124, 125):
+            tail = (options.results / "console").read_text(errors="replace").splitlines()[-30:]
+            why = "gave no exit status" if in_time else "was ended: its time was over"
+            print(*tail, f"the machine {why}", sep="\n", file=sys.stderr)
     return status
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # the machine ends with us
     sys.exit(main())
