@@ -130,7 +130,8 @@ def main() -> int:
     with open(bundles.lab() / "guest.lock", "w") as lock, tempfile.TemporaryDirectory(prefix="ocipy-guest-") as scratch:
         fcntl.flock(lock, fcntl.LOCK_EX)  # one machine at a time
         directory = Path(scratch)
-        pack(directory / "job.tar", options.command, options.venv.absolute())
+        venv = options.venv.absolute()
+        pack(directory / "job.tar", job_text(options.command, venv), venv)
         with open(directory / "results.tar", "wb") as disk:
             disk.truncate(1 << 30)  # takes no space
         in_time = run(qemu(directory, made), float(os.environ.get("GUEST_TIMEOUT", "7200")))
