@@ -129,7 +129,7 @@ class Session:
         self.pid = self.stage = 0
         reason = f"was killed by signal {os.WTERMSIG(status)}" if os.WIFSIGNALED(status) else "ended"
         reason += " before it was ready"
-        if os.WIFSIGNALED(status) and os.WTERMSIG(status) == 9 and "memory" in self.paths:
+        if os.WIFSIGNALED(status) and os.WTERMSIG(status) == 9 and ("memory" in self.paths or list(self.paths) == [""]):
             reason += ", probably as memory ran out: is linux.resources.memory.limit too small?"
         return StepError(0, "container init", detail=reason)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 
 from ocipy.errors import CgroupError
@@ -35,11 +36,20 @@ def apply_update(steps: list[Step]) -> None:
 
 
 def complete(resources: Resources, paths: dict[str, str]) -> Resources:
-    """On cgroup v2, where one file holds two properties, with the other of the two as the kernel has it now."""
+    """On cgroup v2, where one file holds two properties, with the other of the two as the kernel has it now.
+
+    Raises CgroupError for a memory limit below what is in use, if ``checkBeforeUpdate`` asks for it: v1 refuses by itself, v2 kills.
+    """
     if list(paths) != [""]:
         return resources
     resources = {**resources}
     cpu, memory = resources.get("cpu") or {}, resources.get("memory") or {}
+    usage = int(_read(paths[""] + "/memory.current") or 0) if memory.get("checkBeforeUpdate") else 0
+    if 0 < (memory.get("limit") or 0) < usage:
+        raise CgroupError(
+            errno.EBUSY, f"set the memory limit of {paths['']} to {memory['limit']}", pointer="/linux/resources/memory/limit",
+            detail=f"its processes use {usage} bytes now",
+        )  # fmt: skip
     if bool(cpu.get("quota")) != bool(cpu.get("period")):
         quota, _, period = _read(paths[""] + "/cpu.max").partition(" ")
         if period:

@@ -56,6 +56,16 @@ def test_what_cannot_be_put_back_is_told(tmp_path: Path, monkeypatch: pytest.Mon
         apply_update(steps(tmp_path, ("pids.max", "200"), ("cpu.nosuch", "1")))
 
 
+def test_on_v2_a_memory_limit_below_the_usage_is_refused_when_asked_to_check(tmp_path: Path) -> None:
+    (tmp_path / "memory.current").write_text("500\n")
+    memory: Any = {"memory": {"limit": 499, "checkBeforeUpdate": True}}
+    with pytest.raises(CgroupError, match="its processes use 500 bytes now") as caught:
+        complete(memory, {"": str(tmp_path)})
+    assert caught.value.pointer == "/linux/resources/memory/limit"
+    for fine in ({"limit": 500, "checkBeforeUpdate": True}, {"limit": -1, "checkBeforeUpdate": True}, {"limit": 1}):
+        assert complete({"memory": fine}, {"": str(tmp_path)}) == {"memory": fine}  # type: ignore[typeddict-item]
+
+
 @pytest.mark.parametrize(
     ("given", "completed"),
     [
