@@ -7,7 +7,7 @@ import os
 import sys
 
 from ocipy import warning
-from ocipy.cli.options import Invocation, parse
+from ocipy.cli.options import FALSE, TRUE, Invocation, parse
 from ocipy.errors import OcipyError, StepError, UsageError
 
 EXEC_FAILURE = 255  # of exec itself, once its command line is understood: not to be taken for the program's code
@@ -67,7 +67,7 @@ def _check_globals(invocation: Invocation) -> None:
     if invocation["cgroup-manager"] not in ("", "cgroupfs", "systemd", "disabled"):
         raise UsageError(f"invalid cgroup-manager: {invocation['cgroup-manager']} (cgroupfs, systemd or disabled)")
     # spec has a boolean of the same name
-    if invocation["rootless"] not in ("auto", "true", "false", True, False):
+    if invocation["rootless"] not in ("", "auto", *TRUE, *FALSE, True, False):
         raise UsageError(f"invalid rootless: {invocation['rootless']} (true, false or auto)")
 
 

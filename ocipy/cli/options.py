@@ -177,8 +177,8 @@ class Invocation:
         return self.flags[name]
 
 
-_TRUE = ("1", "t", "T", "true", "TRUE", "True")
-_FALSE = ("0", "f", "F", "false", "FALSE", "False")
+TRUE = ("1", "t", "T", "true", "TRUE", "True")
+FALSE = ("0", "f", "F", "false", "FALSE", "False")
 
 
 def parse(argv: list[str], into: Invocation) -> None:
@@ -257,9 +257,9 @@ def _find(name: str, flags: tuple[Flag, ...], verb: str) -> Flag:
 def _set(flag: Flag, name: str, value: str, values: dict[str, Any]) -> None:
     kind = flag[2]
     if kind == BOOL:
-        if value not in _TRUE and value not in _FALSE:
+        if value not in TRUE and value not in FALSE:
             raise UsageError(f'invalid boolean value "{value}" for -{name}')
-        values[flag[0]] = value in _TRUE
+        values[flag[0]] = value in TRUE
     elif kind == NUMBER:
         if not (value.isascii() and value.isdecimal() and len(value) < 10):
             raise UsageError(f'invalid value "{value}" for flag -{name}: not a number')

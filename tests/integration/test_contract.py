@@ -184,7 +184,8 @@ def test_help_of_every_verb_is_a_success(runtime: Runtime, verb: str) -> None:
 
 ACCEPTED = [
     "--cgroup-manager=disabled", "--cgroup-manager cgroupfs", "--cgroup-manager=systemd", "--systemd-cgroup", "--rootless true",
-    "--rootless=false", "--rootless auto", "--log-format=json", "--log-format text", "--debug", "--debug=false", "-debug=false",
+    "--rootless=false", "--rootless auto", "--rootless=1", "--log-format=json", "--log-format text", "--debug", "--debug=false",
+    "-debug=false",
     "--log-level error", "--log-level=warning",
 ]  # fmt: skip
 

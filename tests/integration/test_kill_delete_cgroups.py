@@ -102,8 +102,9 @@ def test_kill_all_reaches_every_process_also_when_init_is_gone(container: Contai
     third = container.start()
     kill(entry, signal.SIGKILL, everyone=True)
     assert third.wait(5) == -signal.SIGKILL
+    kill(entry, signal.SIGKILL, everyone=True)  # nobody is left
     with pytest.raises(NotRunningError, match="container not running"):
-        kill(entry, signal.SIGKILL, everyone=True)
+        kill(entry, signal.SIGKILL)
 
 
 def test_sigkill_of_a_container_in_a_shared_pid_namespace_ends_all_of_it(container: Container) -> None:

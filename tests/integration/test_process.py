@@ -133,7 +133,7 @@ def test_the_program_has_stdio_and_nothing_else(container: Make) -> None:
 
 def test_the_environment_is_the_configs_and_home(probe: Probe) -> None:
     seen = probe(set_process(env=["A=1", "EMPTY=", "A=2", "ü=ö"]))
-    assert sorted(seen["environ"]) == sorted(["A=1", "EMPTY=", "A=2", "ü=ö", "HOME=/root"])
+    assert sorted(seen["environ"]) == sorted(["EMPTY=", "A=2", "ü=ö", "HOME=/root"])  # the last A, as with runc
 
 
 @pytest.mark.parametrize(
