@@ -38,7 +38,7 @@ def apply_update(steps: list[Step]) -> None:
 def complete(resources: Resources, paths: dict[str, str]) -> Resources:
     """On cgroup v2, where one file holds two properties, with the other of the two as the kernel has it now.
 
-    Raises CgroupError for a memory limit below what is in use, if ``checkBeforeUpdate`` asks for it: v1 refuses by itself, v2 kills.
+    Raises CgroupError for a memory limit below the usage, if ``checkBeforeUpdate`` asks for it: v1 refuses by itself, v2 kills.
     """
     if list(paths) != [""]:
         return resources
