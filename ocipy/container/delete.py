@@ -15,7 +15,7 @@ from ocipy.container.record import CREATING, Record
 from ocipy.container.signals import SIGKILL, SIGSTOP
 from ocipy.container.state import is_frozen, liveness, open_process, runtime_liveness, status_alive, waits_for_start
 from ocipy.container.store import boot_id
-from ocipy.errors import MountError, NotFoundError, NotRunningError, StateError
+from ocipy.errors import CgroupError, MountError, NotFoundError, NotRunningError, StateError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -249,6 +249,7 @@ def _remove_resources(record: Record) -> None:
     if record.made_cgroups:
         from ocipy.linux import cgroups
 
+        _stop_unit(record)
         cgroups.remove(record.made_cgroups)
     for path in reversed(record.mounts):
         _unmount(record.rootfs, path)
@@ -257,6 +258,20 @@ def _remove_resources(record: Record) -> None:
             os.rmdir(path)
         except FileNotFoundError:
             pass
+
+
+def _stop_unit(record: Record) -> None:
+    """systemd forgets the unit, if it was not there before us. One that is not to be reached is no reason to keep the rest."""
+    unit, made = record.extra.get("unit"), _made(record).values()
+    if not isinstance(unit, dict) or not made:
+        return
+    from ocipy.linux import cgroups
+
+    try:
+        cgroups.stop_unit(unit)
+    except CgroupError as error:
+        if any(os.path.isdir(path) for path in made):
+            warning.warn(str(error))
 
 
 def _unmount(rootfs: str, path: str) -> None:

@@ -118,6 +118,11 @@ def _journal(request: Request, config: Config, assembled: Assembled, entry: Entr
     record.cgroup_manager = request.options.cgroup_manager
     record.cgroup_paths = assembled.cgroup.paths
     record.made_cgroups = absent(list(assembled.cgroup.paths.values()))
+    if assembled.cgroup.unit:
+        from ocipy.linux.cgroups.systemd import made_cgroups
+
+        record.extra["unit"] = assembled.cgroup.unit
+        record.made_cgroups = made_cgroups(assembled.cgroup, record.made_cgroups)
     kinds = {item["type"]: item.get("path") for item in config.get("linux", {}).get("namespaces") or ()}
     record.own_pid_namespace = "pid" in kinds and not kinds["pid"]
     if "mount" not in kinds:

@@ -7,10 +7,11 @@ what the plan names.
 from __future__ import annotations
 
 import os
+from errno import EACCES, EPERM
 
 from ocipy import warning
 from ocipy.container.reports import ACK, CONSOLE, ERROR, EXECUTING, LISTENER, PID, READY, REPORT, SYNC, WARNING, message
-from ocipy.errors import OcipyError, StepError, UsageError
+from ocipy.errors import CgroupError, OcipyError, StepError, UsageError
 from ocipy.linux import sys
 from ocipy.plan import ops
 from ocipy.plan.encode import blocks, encode
@@ -140,7 +141,16 @@ class Session:
         opened = next(step for step in self.plan if step.values.get("slot") == slot)
         path = opened.get("path")
         first = self.record.pid if path == self.paths.get("") else 0
-        apply_enter(Step(ops.ENTER_CGROUP, opened.origin, paths={"": path}, init=first), self.pid)
+        try:
+            apply_enter(Step(ops.ENTER_CGROUP, opened.origin, paths={"": path}, init=first), self.pid)
+        except CgroupError as error:
+            unit = self.record.extra.get("unit")
+            if not unit or error.errno not in (EACCES, EPERM):
+                raise
+            # We are somewhere that the user may take nobody out of, but systemd may.
+            from ocipy.linux.cgroups.unit import attach
+
+            attach(unit, self.pid, path.removeprefix(self.paths[""]))
 
     def _reap_stage(self) -> None:
         if self.stage:
@@ -247,6 +257,8 @@ SECTIONS = {
     "SET_CGROUP": ("cgroups", "apply_set", False),
     "OWN_CGROUP": ("cgroups", "apply_owner", False),
     "RESTRICT_DEVICES": ("cgroups", "apply_devices", False),
+    "START_UNIT": ("cgroups", "apply_start_unit", True),
+    "SET_UNIT": ("cgroups", "apply_set_unit", False),
     "ENTER_CGROUP": ("cgroups", "apply_enter", True),
     "OPEN_CGROUP": ("cgroups", "apply_open", False),
     "OPEN_TREE": ("mounts", "apply_open", False),

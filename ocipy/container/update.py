@@ -39,7 +39,12 @@ def update(entry: Entry, resources: Resources) -> None:
     for text in warnings:
         warning.warn(text)
     warning.check()
-    apply_update(steps)
+    unit = record.extra.get("unit")
+    if unit:
+        from ocipy.linux.cgroups.unit import update_unit
+
+        tell = update_unit(unit, steps, resources["devices"] if rules else None, record.cgroup_paths)
+    apply_update(steps, then=tell if unit else None)
     for step in rules:
         from ocipy.linux.cgroups import apply_devices
 

@@ -59,7 +59,8 @@ def assemble(config: Config, host: Host, options: Options) -> Assembled:
     _refuse_unbuilt(config)
     found = namespaces.Namespaces(config)
     linux, spec_process = config.get("linux", {}), config["process"]
-    cgroup = plan_cgroup(config, host.cgroup, options.id, manager=options.cgroup_manager)
+    rootless = host.uid != 0 or not host.whole_user_namespace
+    cgroup = plan_cgroup(config, host.cgroup, options.id, manager=options.cgroup_manager, rootless=rootless)
     stage_birth, init_birth = plan_birth(cgroup.open, mapped=found.has("user"))
     steps = [
         *cgroup.make,
@@ -74,6 +75,8 @@ def assemble(config: Config, host: Host, options: Options) -> Assembled:
         *masks.plan_open(config, host),
         *hooks.plan_open(config),
         Step(ops.SPAWN, "/process", preserve_fds=options.preserve_fds, **stage_birth),
+        # systemd wants a process, and lets in none of another uid: init may become one.
+        *cgroup.stage,
         *namespaces.plan_enter(config, found, host),
         Step(ops.CLONE_INIT, **init_birth),
         # Not earlier: what the kernel takes for a network namespace (some 100 KiB), for the stage and for the clone (50 KiB)

@@ -193,6 +193,10 @@ def _set_cgroup(f: _Fields) -> str:
     return f"write {str(f.value).strip()!r} to {f.path}/{f.file}"
 
 
+def _unit_properties(f: _Fields) -> str:
+    return _options("of the user's systemd" if f.user else "", *(f"{name}={value}" for name, _, value in f.properties or ()))
+
+
 def _paths(paths: Any) -> str:
     return ", ".join(paths.values() if isinstance(paths, dict) else paths or ())
 
@@ -296,6 +300,8 @@ _WORDS: dict[str, Callable[[_Fields], str]] = {
     "SET_CGROUP": _set_cgroup,
     "OWN_CGROUP": lambda f: f"give the cgroup {f.path} to uid {f.uid}",
     "RESTRICT_DEVICES": lambda f: f"restrict devices of the cgroup {f.path}: {', '.join(f.rules or ())}",
+    "START_UNIT": lambda f: f"start the systemd unit {f.name} with the stage in it" + _unit_properties(f),
+    "SET_UNIT": lambda f: f"change the systemd unit {f.name}" + _unit_properties(f),
     "ENTER_CGROUP": lambda f: f"enter the cgroups {_paths(f.paths)}",
     "OPEN_CGROUP": lambda f: f"open the cgroup {(f.path or '').removesuffix('/tasks')}",
     "OPEN_TREE": lambda f: f"open {f.source}" + (f" for {f.dest}" if f.dest else "")

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from ocipy.linux.cgroups.owner import apply_owner
     from ocipy.linux.cgroups.plan import CgroupPlan, plan_birth, plan_cgroup, plan_entry, plan_update
     from ocipy.linux.cgroups.removal import remove
+    from ocipy.linux.cgroups.unit import apply_set_unit, apply_start_unit, stop_unit
 
 _HOMES = {
     "apply": ("absent", "apply_enter", "apply_make", "apply_open", "apply_set", "apply_sets"),
@@ -26,12 +27,13 @@ _HOMES = {
     "owner": ("apply_owner",),
     "plan": ("CgroupPlan", "plan_birth", "plan_cgroup", "plan_entry", "plan_update"),
     "removal": ("remove",),
+    "unit": ("apply_set_unit", "apply_start_unit", "stop_unit"),
 }
 
 __all__ = [
     "CgroupPlan", "absent", "apply_devices", "apply_enter", "apply_make", "apply_open", "apply_owner", "apply_set",
-    "apply_sets", "freeze", "is_frozen", "kill_all", "pids", "plan_birth", "plan_cgroup", "plan_cgroup_mount",
-    "plan_entry", "plan_update", "processes", "remove", "thaw",
+    "apply_set_unit", "apply_sets", "apply_start_unit", "freeze", "is_frozen", "kill_all", "pids", "plan_birth",
+    "plan_cgroup", "plan_cgroup_mount", "plan_entry", "plan_update", "processes", "remove", "stop_unit", "thaw",
 ]  # fmt: skip
 
 

@@ -12,10 +12,11 @@ class CgroupHost:
     of mountinfo; a name is a controller ("memory"), a named hierarchy ("name=systemd") or "" for cgroup v2. Co-mounted
     controllers (cpu and cpuacct, often) have the same directory. ``own``: name -> path of the runtime's own cgroup, from the
     root of the hierarchy; ``roots``: name -> the path in the hierarchy that is mounted ("/", but not in a container);
-    ``denied``: the names where we may not make a cgroup below our own (a runtime without privilege).
+    ``denied``: the names where we may not make a cgroup below our own (a runtime without privilege);
+    ``unit_root``: the cgroup below which systemd has its units, None until it is needed.
     """
 
-    __slots__ = ("denied", "mode", "mounts", "own", "roots")
+    __slots__ = ("denied", "mode", "mounts", "own", "roots", "unit_root")
 
     def __init__(
         self, mode: str, mounts: dict[str, str], own: dict[str, str] | None = None, roots: dict[str, str] | None = None
@@ -24,6 +25,7 @@ class CgroupHost:
         self.own = dict.fromkeys(mounts, "/") if own is None else own
         self.roots = roots or {}
         self.denied: frozenset[str] = frozenset()
+        self.unit_root: str | None = None
 
     def directory(self, name: str, path: str) -> str:
         """The directory of a cgroup: an absolute path starts at the mount point, a relative one at our own cgroup."""

@@ -8,36 +8,39 @@ from ocipy.plan.step import Step
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from ocipy.config.types import Config, Resources
     from ocipy.linux.cgroups.host import CgroupHost
 
 
 class CgroupPlan:
-    """``make``: steps before the container enters; ``open`` and ``enter``: how it does (plan_entry); ``after``: steps that wait for
-    init and its device nodes, but not for hooks (some add device rules). ``paths``: name of hierarchy -> directory, for the
-    journal and the state. ``warnings``: what the config asks for and this host cannot, one line each."""
+    """``make``: steps before the container enters; ``open`` and ``enter``: how it does (plan_entry); ``stage``: steps as soon as
+    there is a stage; ``after``: steps that wait for init and its device nodes, but not for hooks (some add device rules).
+    ``paths``: name of hierarchy -> directory, for the journal and the state; ``unit``: systemd's, for the same. ``warnings``: what
+    the config asks for and this host cannot, one line each."""
 
-    __slots__ = ("after", "enter", "make", "open", "paths", "pointer", "warnings")
+    __slots__ = ("after", "enter", "make", "open", "paths", "pointer", "stage", "unit", "warnings")
 
     def __init__(self, paths: dict[str, str], pointer: str) -> None:
         self.paths, self.pointer = paths, pointer
         self.make: list[Step] = []
         self.open: list[Step] = []
+        self.stage: list[Step] = []
         self.enter: list[Step] = []
+        self.unit: dict[str, Any] | None = None
         self.after: list[Step] = []
         self.warnings: list[str] = []
 
 
-def plan_cgroup(config: Config, host: CgroupHost, container_id: str, *, manager: str = "cgroupfs") -> CgroupPlan:
+def plan_cgroup(
+    config: Config, host: CgroupHost, container_id: str, *, manager: str = "cgroupfs", rootless: bool = False
+) -> CgroupPlan:
     """The cgroups of ``container_id``.
 
     cgroupsPath absolute: below each hierarchy's mount point; relative: below the runtime's own cgroup; absent: the container's id
-    there, as with runc. Raises ConfigError for what cannot be expressed here.
+    there, as with runc; for systemd: see plan_unit. Raises ConfigError for what cannot be expressed here.
     """
-    if manager == "systemd":
-        raise CgroupError(
-            0, "make a systemd scope", detail="the systemd cgroup driver is not supported yet: run without --systemd-cgroup"
-        )
     linux = config.get("linux") or {}
     resources: Resources = linux.get("resources") or {}
     if manager == "disabled":
@@ -47,6 +50,10 @@ def plan_cgroup(config: Config, host: CgroupHost, container_id: str, *, manager:
         return plan
     if host.mode == "none":
         raise CgroupError(0, "find the cgroups", detail="no cgroup filesystem is mounted on this host: mount one at /sys/fs/cgroup")
+    if manager == "systemd":
+        from ocipy.linux.cgroups.systemd import plan_unit
+
+        return plan_unit(config, host, container_id, rootless=rootless)
     path = check_path(linux.get("cgroupsPath") or "") or container_id
     pointer = "/linux/cgroupsPath" if linux.get("cgroupsPath") else ""
     if host.mode == "v2":

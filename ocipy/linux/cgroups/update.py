@@ -10,6 +10,8 @@ from ocipy.linux.cgroups.apply import WRITE, apply_sets
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from ocipy.config.types import Resources
     from ocipy.plan.step import Step
 
@@ -22,11 +24,16 @@ NO_LINE = {
 }  # fmt: skip
 
 
-def apply_update(steps: list[Step]) -> None:
-    """As apply_sets, but when one is refused, what stood in the files before is written back, and then the refusal is raised."""
+def apply_update(steps: list[Step], then: Callable[[], None] | None = None) -> None:
+    """As apply_sets, but when one is refused, what stood in the files before is written back, and then the refusal is raised.
+
+    ``then`` is done last, and its refusal counts as well.
+    """
     before = [found for step in steps for found in _before(step)]
     try:
         apply_sets(steps)
+        if then is not None:
+            then()
     except BaseException as error:
         left = _put_back(before)
         if left and isinstance(error, CgroupError):

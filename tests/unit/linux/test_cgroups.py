@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from ocipy.errors import CgroupError, ConfigError
+from ocipy.errors import ConfigError
 from ocipy.linux.cgroups import absent, plan_birth, plan_cgroup, plan_entry, plan_update
 from ocipy.linux.cgroups.host import CgroupHost, parse_cgroup_host
 from ocipy.linux.cgroups.owner import plan_owner
@@ -128,11 +128,6 @@ def test_container_joins_systemds_hierarchy_and_v2_but_nobody_elses() -> None:
     mountinfo = MOUNTINFO.replace(b"cpu,cpuacct rw", b"x rw").replace(b"rw,cpu,", b"rw,devices,")
     on = parse_cgroup_host(mountinfo, OWN + b"9:devices:/\n")
     assert list(plan_cgroup(config, on, "id1").paths) == ["devices", "cpuacct", "memory", "name=systemd", ""]
-
-
-def test_systemd_manager_says_that_it_is_not_there_yet() -> None:
-    with pytest.raises(CgroupError, match="not supported yet: run without --systemd-cgroup"):
-        plan_cgroup({"ociVersion": "1.3.0"}, host(), "id1", manager="systemd")
 
 
 def test_disabled_cgroups_make_nothing_and_say_what_is_ignored() -> None:
