@@ -431,6 +431,18 @@ def test_a_pod_is_in_the_hosts_namespaces(cri: Cri, make_pod: MakePod) -> None:
     assert said.split() == [cri.namespace(kind) for kind in kinds]
 
 
+def test_a_pod_has_a_user_namespace_that_its_containers_share(cri: Cri, make_pod: MakePod) -> None:
+    version = cri.ask("Version").runtime_version
+    if tuple(int(part) for part in re.findall(r"\d+", version)[:2]) < (1, 7):
+        pytest.skip(f"pods have user namespaces since containerd 1.7; this is {version}")
+    ids = [{"host_id": 200000, "container_id": 0, "length": 65536}]
+    pod = make_pod(secure(namespace_options={"userns_options": {"mode": "POD", "uids": ids, "gids": ids}}))
+    script = "id -u; cat /proc/self/uid_map; stat -c '%u %g' /; touch /dev/shm/x; readlink /proc/self/ns/user"
+    one, other = (pod.sh(script, name=name).split() for name in ("one", "other"))
+    assert one == other
+    assert one[:-1] == ["0", "0", "200000", "65536", "0", "0"]
+
+
 def test_sysctls_of_a_pod_hold_in_its_containers(make_pod: MakePod) -> None:
     sysctls = {"net.ipv4.ip_unprivileged_port_start": "99", "kernel.shm_rmid_forced": "1"}
     pod = make_pod({"linux": {"sysctls": sysctls}})
