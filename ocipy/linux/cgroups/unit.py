@@ -37,7 +37,7 @@ def apply_start_unit(step: Step, pid: int) -> None:
             except BusError as error:
                 if error.name != "UnitExists":
                     raise
-                bus.call("ResetFailedUnit", "s", (name,))  # what a failed one left has no processes, and goes
+                _forget(bus, name)  # what a failed one left has no processes, and goes
                 _start(bus, name, properties)
         finally:
             bus.close()
@@ -124,13 +124,20 @@ def stop_unit(unit: dict[str, Any]) -> None:
         except BusError as error:
             if error.name not in GONE:
                 raise
-        try:
-            bus.call("ResetFailedUnit", "s", (name,))
-        except BusError as error:
-            if error.name not in GONE:
-                raise
+        _forget(bus, name)
     finally:
         bus.close()
+
+
+def _forget(bus: Bus, name: str) -> None:
+    """A unit that has failed is kept, for people to look at, until it is reset."""
+    from ocipy.linux.cgroups.bus import BusError
+
+    try:
+        bus.call("ResetFailedUnit", "s", (name,))
+    except BusError as error:
+        if error.name not in GONE:
+            raise
 
 
 def attach(unit: dict[str, Any], pid: int, below: str = "") -> None:
