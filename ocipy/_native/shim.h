@@ -35,6 +35,8 @@ enum { USERNS_CLONE, USERNS_UID_MAP, USERNS_GID_MAP, USERNS_OPEN };
 int shim_clone_stage(int elf, const char *texts, unsigned argc, const int *keep, unsigned keep_count, int cgroup,
 		     const char *affinity, unsigned affinity_size, int *result);
 int shim_userns(int proc, const char *uid_map, const char *gid_map, int *call);
+enum { NETLINK_CLONE, NETLINK_SETNS, NETLINK_SOCKET };
+int shim_netlink(int namespace, int *call);
 
 /* shim_hook.c */
 int shim_spawn_hook(const char *path, const char *args, unsigned argc, const char *environment, unsigned envc, int directory,

@@ -1,5 +1,5 @@
 /*
- * The two processes that the runtime makes itself. Both share its memory, so that no page table of a Python heap is copied,
+ * The three processes that the runtime makes itself. All share its memory, so that no page table of a Python heap is copied,
  * and run on a stack of their own.
  *
  * Rules for code after clone: async-signal-safe calls only, no heap, no stdio, nothing of Python; every local that the parent reads is
@@ -10,9 +10,11 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
+#include <linux/netlink.h>
 #include <linux/sched.h>
 
 #define STACK_SIZE (16 << 10)
@@ -222,4 +224,49 @@ int shim_userns(int proc, const char *uid_map, const char *gid_map, int *call)
 	syscall(SYS_rt_sigprocmask, SIG_SETMASK, &mask, NULL, KERNEL_SIGSET_SIZE);
 	errno = error;
 	return fd;
+}
+
+/* ---- a socket in another network namespace: it belongs there for ever, whoever uses it -------------------------------- */
+
+struct visit {
+	int namespace;
+	int fd;
+	int error;
+	int call;
+};
+
+static __attribute__((noreturn)) int open_there(void *argument)
+{
+	struct visit *visit = argument;
+
+	visit->call = NETLINK_SETNS;
+	if (setns(visit->namespace, CLONE_NEWNET) == 0) {
+		visit->call = NETLINK_SOCKET;
+		visit->fd = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_ROUTE);
+	}
+	if (visit->fd < 0)
+		visit->error = errno;
+	for (;;)
+		syscall(SYS_exit_group, 0);
+}
+
+/* An rtnetlink socket in the network namespace, made by a process that shares our descriptors: we are never in there ourselves.
+ * On failure *call is a NETLINK_… */
+int shim_netlink(int namespace, int *call)
+{
+	_Alignas(16) char stack[STACK_SIZE];
+	struct visit visit = {.namespace = namespace, .fd = -1, .call = NETLINK_CLONE};
+	uint64_t all = ~0ULL, mask;
+	int status;
+
+	syscall(SYS_rt_sigprocmask, SIG_SETMASK, &all, &mask, KERNEL_SIGSET_SIZE);
+	pid_t pid = clone(open_there, stack + sizeof(stack), CLONE_VM | CLONE_VFORK | CLONE_FILES | SIGCHLD, &visit);
+	int error = pid < 0 ? errno : visit.error;
+	if (pid >= 0)
+		while (waitpid(pid, &status, 0) < 0 && errno == EINTR)
+			;
+	syscall(SYS_rt_sigprocmask, SIG_SETMASK, &mask, NULL, KERNEL_SIGSET_SIZE);
+	*call = visit.call;
+	errno = error;
+	return visit.fd;
 }

@@ -66,7 +66,7 @@ def _linux() -> dict[str, Any]:
         "intelRdt": {"enabled": False},
         "memoryPolicy": {"modes": list(process.MEMORY_POLICIES), "flags": list(process.MEMORY_POLICY_FLAGS)},
         "mountExtensions": {"idmap": {"enabled": True}},
-        "netDevices": {"enabled": False},
+        "netDevices": {"enabled": True},
     }
 
 

@@ -63,6 +63,10 @@ def _check_linux(config: Config, linux: Linux) -> list[str]:
 
 
 def _check_rare(linux: Linux) -> None:
+    if linux.get("netDevices"):
+        from ocipy.config import net_devices
+
+        net_devices.check(linux)
     if "intelRdt" in linux:
         from ocipy.config import intel_rdt
 

@@ -1,6 +1,6 @@
-"""linux.namespaces and what only makes sense with one: id mappings, time offsets, names of the host, net devices.
+"""linux.namespaces and what only makes sense with one: id mappings, time offsets, names of the host.
 
-config-linux.md, Namespaces, User namespace mappings, Offset for Time Namespace, Network Devices; config.md, Hostname, Domainname.
+config-linux.md, Namespaces, User namespace mappings, Offset for Time Namespace; config.md, Hostname, Domainname.
 """
 
 from __future__ import annotations
@@ -31,8 +31,6 @@ def check(config: Config) -> list[str]:
     _check_names(config, paths)
     if linux.get("timeOffsets"):
         _check_time(linux, paths)
-    if linux.get("netDevices"):
-        _check_net_devices(linux, paths)
     return _check_user(linux, paths)
 
 
@@ -87,20 +85,3 @@ def _check_time(linux: Linux, paths: dict[str, str]) -> None:
     for clock in linux["timeOffsets"]:
         if clock not in CLOCKS:
             raise ConfigError("/linux/timeOffsets", f'no clock "{printable(clock)}" has an offset: {" and ".join(CLOCKS)} have')
-
-
-def _check_net_devices(linux: Linux, paths: dict[str, str]) -> None:
-    if "network" not in paths:
-        raise ConfigError("/linux/netDevices", "to move network devices takes a network namespace among linux.namespaces")
-    names = set()
-    for name, device in linux["netDevices"].items():
-        pointer = "/linux/netDevices/" + name.replace("~", "~0").replace("/", "~1")
-        new = device.get("name") or name
-        for text, place in ((name, pointer), (new, pointer + "/name")):
-            if not text or len(text.encode()) > 15 or text in (".", "..") or "/" in text or ":" in text or text.split() != [text]:
-                raise ConfigError(place, f'"{printable(text)}" cannot be the name of a network device')
-        if "%" in new and (new.count("%") > 1 or "%d" not in new):
-            raise ConfigError(pointer + "/name", f'"{new}": the only template is %d, once')
-        if new in names and "%d" not in new:
-            raise ConfigError(pointer + "/name", f'a second device would be "{new}" in the container')
-        names.add(new)

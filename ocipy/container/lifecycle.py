@@ -70,6 +70,7 @@ def create(request: Request) -> Created:
     except BaseException as error:
         _undo(session, entry, record, config, error)
         raise
+    session.keep()
     if warning.tell:
         warning.tell("info", f"container {request.id}: created, pid {record.pid}")
     return Created(entry, record, config, session.pidfd)

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from ocipy.container.record import Record
     from ocipy.container.store import Entry
+    from ocipy.linux.net_devices import Moved
 
 
 class Session:
@@ -33,13 +34,14 @@ class Session:
     """
 
     __slots__ = (
-        "entry", "hook_state", "listener_state", "on_console", "on_pid", "on_ready", "paths", "pid", "pidfd", "plan", "record",
-        "slots", "sock", "stage", "stage_pidfd", "target_pidfd", "unborn",
+        "entry", "hook_state", "listener_state", "moved", "on_console", "on_pid", "on_ready", "paths", "pid", "pidfd", "plan",
+        "record", "slots", "sock", "stage", "stage_pidfd", "target_pidfd", "unborn",
     )  # fmt: skip
 
     def __init__(self, plan: list[Step], record: Record, entry: Entry) -> None:
         self.plan, self.record, self.entry = plan, record, entry
         self.slots: dict[str, int] = {}
+        self.moved: list[Moved] = []
         self.pid = self.stage = 0
         self.pidfd = self.stage_pidfd = self.sock = self.target_pidfd = -1
         self.unborn = ""  # slot of the cgroup that the kernel let nobody be born in
@@ -208,8 +210,13 @@ class Session:
                 os.close(fd)
             self.slots = {"hook output": output}
 
+    def keep(self) -> None:
+        """Nothing is to be undone any more."""
+        for device in self.moved:
+            device.close()
+
     def abort(self) -> None:
-        """Nothing that this session started stays: init and stage end, and are reaped."""
+        """Nothing that this session started stays: init and stage end, and are reaped. Network devices come back."""
         if self.sock >= 0:
             os.close(self.sock)
             self.sock = -1
@@ -224,6 +231,8 @@ class Session:
                 except ChildProcessError:
                     pass
         self.pid = self.stage = 0
+        for device in reversed(self.moved):
+            device.give_back()
 
     @property
     def target(self) -> int:
@@ -299,6 +308,12 @@ def _run_hook(session: Session, step: Step) -> None:
     run_hook(step.values, session.hook_state(kind), step.origin, kind, session.record.bundle)
 
 
+def _move_net_device(session: Session, step: Step) -> None:
+    from ocipy.linux.net_devices import apply_move
+
+    session.moved.append(apply_move(step, session.target))
+
+
 def _write_state(session: Session, step: Step) -> None:
     session.record.status = step.get("status")
     session.entry.write(session.record)
@@ -311,6 +326,7 @@ OWN: dict[str, Callable[[Session, Step], int | None]] = {
     "OPEN_LOCK": _open_lock,
     "OPEN_HOOK_OUTPUT": _open_hook_output,
     "SPAWN": Session.spawn,
+    "MOVE_NET_DEVICE": _move_net_device,
     "RUN_HOOK": _run_hook,
     "WRITE_STATE": _write_state,
 }

@@ -88,6 +88,7 @@ def assemble(config: Config, host: Host, options: Options) -> Assembled:
         *namespaces.plan_cgroup(found),
         *_plan_keyring(config, options),
         *_plan_network(found),
+        *_plan_net_devices(config),
         *root.plan_enter(config, options, found, host),
         *mounts.plan_make(config, options, host, cgroup.paths, found),
         *devices.plan_make(config, found, host),
@@ -115,7 +116,7 @@ def assemble(config: Config, host: Host, options: Options) -> Assembled:
 
 def _refuse_unbuilt(config: Config) -> None:
     """What this version cannot do yet is an error, never ignored."""
-    for name in ("netDevices", "intelRdt"):
+    for name in ("intelRdt",):
         if config.get("linux", {}).get(name):
             raise ConfigError(f"/linux/{name}", "this version of ocipy does not support it yet")
 
@@ -243,6 +244,14 @@ def _plan_keyring(config: Config, options: Options, *, join: bool = False) -> li
 
 def _plan_network(found: namespaces.Namespaces) -> list[Step]:
     return [Step(ops.LOOPBACK_UP, found.pointers["network"])] if "network" in found.made else []
+
+
+def _plan_net_devices(config: Config) -> list[Step]:
+    if not config.get("linux", {}).get("netDevices"):
+        return []
+    from ocipy.linux import net_devices  # few have any
+
+    return net_devices.plan(config)
 
 
 def _plan_stdio(spec_process: Process, found: namespaces.Namespaces, *, mount: bool = True) -> list[Step]:

@@ -73,6 +73,8 @@ def _changed(config: Config, kind: str) -> str:
         for name in ("hostname", "domainname"):
             if config.get(name):
                 return "/" + name
+    if kind == "network" and config.get("linux", {}).get("netDevices"):
+        return "/linux/netDevices"
     for name in config.get("linux", {}).get("sysctl") or ():
         if namespace_of(name) == kind:
             return "/linux/sysctl/" + name.replace("~", "~0").replace("/", "~1")

@@ -74,6 +74,7 @@ def _bytes(text: str, call: str) -> bytes:
 # ---- processes -------------------------------------------------------------------------------------------------------
 
 STAGE_CALLS = ("clone3", "fcntl", "sched_setaffinity", "execveat")
+NETLINK_CALLS = ("clone", "setns", "socket")
 USERNS_CALLS = ("clone", "write(uid_map)", "write(gid_map)", "open(ns/user)")
 
 
@@ -114,6 +115,15 @@ def userns_with_maps(uid_map: bytes, gid_map: bytes) -> int:
         os.close(proc)
     if fd < 0:
         raise _failure(USERNS_CALLS[call[0]], uid_map, gid_map)
+    return fd
+
+
+def netlink_socket(namespace: int) -> int:
+    """An rtnetlink socket in another network namespace; this process stays in its own."""
+    call = ffi.new("int *")
+    fd: int = lib.shim_netlink(namespace, call)
+    if fd < 0:
+        raise _failure(NETLINK_CALLS[call[0]], namespace)
     return fd
 
 

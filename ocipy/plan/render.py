@@ -318,6 +318,9 @@ _WORDS: dict[str, Callable[[_Fields], str]] = {
     "ID_MAPS": _id_maps,
     "TIME_OFFSETS": lambda f: "set the clocks: "
     + ", ".join(f"{clock} {item.get('secs', 0)} s {item.get('nanosecs', 0)} ns" for clock, item in (f.offsets or {}).items()),
+    "MOVE_NET_DEVICE": lambda f: f"move the network device {f.name} into the container"
+    + (f", as {f.new}," if f.new != f.name else "")
+    + " with its addresses, and set it up",
     "RUN_HOOK": lambda f: _hook(f, f"{f.kind} ") + " in the runtime's namespaces",
     "RLIMIT": lambda f: f"set {f.resource} to {f.soft}, at most {f.hard}",
     "SCHEDULER": _scheduler,

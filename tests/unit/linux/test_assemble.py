@@ -64,7 +64,7 @@ def rich() -> dict[str, Any]:
         timeOffsets={"boottime": {"secs": 1}}, sysctl={"net.ipv4.ip_forward": "1"}, maskedPaths=["/proc/kcore"],
         readonlyPaths=["/proc/sys"], cgroupsPath="/c", resources={"memory": {"limit": 1 << 20}, "pids": {"limit": 5}},
         devices=[{"path": "/dev/fuse", "type": "c", "major": 10, "minor": 229, "fileMode": 0o600}],
-        rootfsPropagation="rslave", personality={"domain": "LINUX32"},
+        rootfsPropagation="rslave", personality={"domain": "LINUX32"}, netDevices={"eth0": {"name": "c0"}},
     )  # fmt: skip
     config["hooks"] = {kind: [{"path": "/hook"}] for kind in ("prestart", "createRuntime", "createContainer", "startContainer")}
     return config
