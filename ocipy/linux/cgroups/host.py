@@ -12,7 +12,7 @@ class CgroupHost:
     of mountinfo; a name is a controller ("memory"), a named hierarchy ("name=systemd") or "" for cgroup v2. Co-mounted
     controllers (cpu and cpuacct, often) have the same directory. ``own``: name -> path of the runtime's own cgroup, from the
     root of the hierarchy; ``roots``: name -> the path in the hierarchy that is mounted ("/", but not in a container);
-    ``denied``: the names where we may not make a cgroup below our own (a runtime without privilege);
+    ``denied``: the names where we may not make a cgroup below our own, or on v2 beside it (a runtime without privilege);
     ``unit_root``: the cgroup below which systemd has its units, None until it is needed.
     """
 
@@ -33,6 +33,11 @@ class CgroupHost:
             return self.mounts[name].rstrip("/") + path
         return "/".join(part for part in (self.seen(name, self.own.get(name, "/")), path) if part)
 
+    def beside(self) -> str:
+        """The directory that the runtime's own cgroup v2 is in: below its own, which has processes, v2 gives no controllers."""
+        own, mount = self.directory("", ""), self.mounts[""].rstrip("/")
+        return mount if own == mount else os.path.dirname(own)
+
     def seen(self, name: str, own: str) -> str:
         """The directory of a cgroup that /proc/PID/cgroup names."""
         root = self.roots.get(name, "/").rstrip("/")
@@ -44,7 +49,10 @@ class CgroupHost:
 def read_cgroup_host() -> CgroupHost:
     """Two reads of /proc/self and a look at our own cgroups; mode "none" where they cannot be read."""
     host = parse_cgroup_host(_read("/proc/self/mountinfo"), _read("/proc/self/cgroup"))
-    host.denied = frozenset(name for name in host.mounts if not os.access(host.directory(name, ""), os.W_OK))
+    # On v2 a container's cgroup is made beside our own.
+    homes = {name: host.directory(name, "") for name in host.mounts}
+    homes |= {"": host.beside()} if host.mode == "v2" else {}
+    host.denied = frozenset(name for name, home in homes.items() if not os.access(home, os.W_OK))
     return host
 
 

@@ -59,7 +59,7 @@ def plan_cgroup(
     if host.mode == "v2":
         import ocipy.linux.cgroups.v2 as v2  # noqa: PLR0402  a name of the package itself would be looked up lazily
 
-        plan = CgroupPlan(v2.controller_paths(host, path), pointer)
+        plan = CgroupPlan(v2.controller_paths(host, path, explicit=bool(pointer)), pointer)
         v2.plan_create(plan, resources, config)
     else:
         import ocipy.linux.cgroups.v1 as v1  # noqa: PLR0402

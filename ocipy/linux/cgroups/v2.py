@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-
 from ocipy.errors import ConfigError
 from ocipy.linux.cgroups.device_rules import all_rules
 from ocipy.linux.cgroups.owner import plan_owner
@@ -34,23 +32,24 @@ UNLIMITED = 2**64 - 1  # how a caller that has no word for "unset" writes -1 int
 WEIGHT = ("io.bfq.weight", "io.weight")
 
 
-def controller_paths(host: CgroupHost, path: str) -> dict[str, str]:
+def controller_paths(host: CgroupHost, path: str, *, explicit: bool = True) -> dict[str, str]:
     """One directory, of all controllers: {"": …}.
 
-    A relative path starts beside our own cgroup, not below it: ours has processes in it, and v2 allows no controllers below such
-    a cgroup. runc does the same.
+    A relative path starts beside our own cgroup, not below it, as with runc. A runtime without privilege leaves it out, unless an
+    ``explicit`` cgroupsPath says that it must be there.
     """
     if path.startswith("/"):
         return {"": host.directory("", path)}
-    own = host.directory("", "")
-    mount = host.mounts[""].rstrip("/")
-    return {"": f"{mount if own == mount else os.path.dirname(own)}/{path}"}
+    return {"": f"{host.beside()}/{path}"} if explicit or "" not in host.denied else {}
 
 
 def plan_create(plan: CgroupPlan, resources: Resources, config: Config) -> None:
-    """Fills a plan whose path is known."""
-    path = plan.paths[""]
+    """Fills a plan whose path is known. Raises ConfigError for limits where there is none."""
+    path = plan.paths.get("", "")
     limits = plan_limits(resources, path, plan.warnings)
+    if not path:
+        _plan_without(plan, limits, resources)
+        return
     needed = {"cgroup2": plan.pointer}
     for step in limits:
         file, controller = step.get("file"), _controller(step)
@@ -63,6 +62,14 @@ def plan_create(plan: CgroupPlan, resources: Resources, config: Config) -> None:
     plan.open, plan.enter = plan_entry(plan.paths, plan.pointer)
     plan.after += [step for step in limits if _controller(step) == "pids"]
     plan.after += plan_devices(resources.get("devices") or [], path)
+
+
+def _plan_without(plan: CgroupPlan, limits: list[Step], resources: Resources) -> None:
+    if limits:
+        text = "the runtime may not make cgroups here: run it as root, or in a cgroup that was delegated to its user"
+        raise ConfigError(limits[0].origin, f"{text} (systemd-run --user --scope -p Delegate=yes), or leave limits away")
+    if resources.get("devices"):
+        plan.warnings.append("linux.resources.devices is ignored: the runtime may not make cgroups here (it has no privilege)")
 
 
 def plan_devices(devices: list[DeviceCgroup], path: str, name: str | None = None) -> list[Step]:

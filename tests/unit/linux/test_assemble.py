@@ -122,6 +122,21 @@ def test_the_plan_of_create_is_as_agreed(name: str) -> None:
     compare(name, plan_of(*CASES[name]))
 
 
+def on_v2() -> Host:
+    return Host(0, CgroupHost("v2", {"": "/sys/fs/cgroup"}, {"": "/user.slice/shell"}))
+
+
+def test_the_plans_on_cgroup_v2_are_as_agreed() -> None:
+    config = rich()
+    config["mounts"].append({"destination": "/sys/fs/cgroup", "type": "cgroup", "source": "cgroup", "options": ["nosuid"]})
+    parsed = parse_config(json.dumps(config).encode(), "config.json")
+    compare("v2", assemble(parsed, on_v2(), Options("box", "/bundle")).steps)
+    flags, paths = 0x2020000, {"": "/sys/fs/cgroup/c"}
+    process = parsed["process"]
+    steps = assemble_exec(parsed, process, on_v2(), Options("box", "/bundle"), pid=7, flags=flags, cgroup_paths=paths)
+    compare("exec_v2", steps)
+
+
 def test_the_plan_of_exec_is_as_agreed() -> None:
     config = parse_config(json.dumps(rich()).encode(), "config.json")
     process = config["process"]

@@ -385,6 +385,18 @@ def test_v2_controllers_are_needed_by_the_first_limit_that_asks_for_them() -> No
     }
 
 
+def test_v2_runtime_without_privilege_makes_no_cgroup_that_nobody_asked_for() -> None:
+    on = CgroupHost("v2", {"": "/sys/fs/cgroup"}, {"": "/user.slice/shell"})
+    on.denied = frozenset(("",))
+    made = plan({"devices": [DENY_ALL]}, path="", on=on)
+    assert (made.paths, made.make, made.open, made.after) == ({}, [], [], [])
+    assert made.warnings == ["linux.resources.devices is ignored: the runtime may not make cgroups here (it has no privilege)"]
+    with pytest.raises(ConfigError, match="may not make cgroups here") as caught:
+        plan({"memory": {"limit": 5}}, path="", on=on)
+    assert caught.value.pointer == "/linux/resources/memory/limit"
+    assert plan(path="/box", on=on).paths == {"": "/sys/fs/cgroup/box"}
+
+
 def test_v2_limit_of_processes_waits_for_init() -> None:
     files = [step.get("file") for step in plan({"pids": {"limit": 0}, "memory": {"limit": 5}}, on=V2).after]
     assert files == ["pids.max", None]
