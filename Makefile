@@ -86,7 +86,7 @@ vm-venv:
 	@$(MAKE) --no-print-directory VENV=$(GUEST_VENV) PYTHON=/usr/bin/python3 build
 
 vm-test: vm-venv
-	$(GUEST_VENV)/bin/python $(GUEST) sh tests/vm/suite $(MODES)
+	$(GUEST_VENV)/bin/python $(GUEST) bash tests/vm/suite $(MODES)
 
 # make vm-shell COMMAND='systemctl status'
 vm-shell: vm-venv

@@ -3,6 +3,9 @@
 Root filesystems are made on demand by the scripts in tests/lab, kept in ``$OCIPY_LAB`` (default: .lab in this repository), and made
 anew when their script changes. A container's stdio is always a file: what outlives a command must hold no pipe of ours.
 
+Who makes cgroups, and as whom, is ``$OCIPY_TEST_MODE``: "cgroupfs" (default), "systemd" (the runtime gets --systemd-cgroup),
+"rootless" (a user, in a cgroup that is delegated to it) or "rootless-systemd"; see tests/vm/suite.
+
 The runtime under test is ``$RUNTIME`` (a path or a name), else the built .venv/bin/ocipy.
 """
 
@@ -14,6 +17,7 @@ import hashlib
 import itertools
 import json
 import os
+import pwd
 import shutil
 import socket
 import subprocess
@@ -30,6 +34,8 @@ Mutate = Callable[[Config], object]
 TESTS = Path(__file__).resolve().parent
 REPOSITORY = TESTS.parent
 PREFIX = f"ocipy-test-{os.getpid()}"  # of container ids, and of the cgroup that all containers of this session are in
+MODE = os.environ.get("OCIPY_TEST_MODE", "cgroupfs")
+ROOTLESS, SYSTEMD = MODE.startswith("rootless"), MODE.endswith("systemd")
 TIME_SCALE = float(os.environ.get("OCIPY_TIME_SCALE", "1"))  # an emulated machine needs more time
 
 _numbers = itertools.count(1)
@@ -137,6 +143,34 @@ def default_config(args: Sequence[str] = ("/bin/probe",)) -> Config:
     }
 
 
+def delegated() -> str:
+    """The cgroup that this session may do with as it likes: the one that the tests started in; "" for root."""
+    return os.environ.get("OCIPY_TEST_CGROUP", "") if ROOTLESS else ""
+
+
+def cgroups_path(name: str) -> str:
+    """linux.cgroupsPath for a container of this session, as the session's cgroup manager reads it."""
+    return f":{PREFIX}:{name}" if SYSTEMD else f"{delegated()}/{PREFIX}/{name}"
+
+
+def without_root(config: Config) -> None:
+    """What a user needs besides: a user namespace with all ids that the user may map, and a cgroup namespace to show cgroups."""
+    set_namespace(config, "user")
+    set_namespace(config, "cgroup")
+    for key, own, path in (("uidMappings", os.getuid(), "/etc/subuid"), ("gidMappings", os.getgid(), "/etc/subgid")):
+        config["linux"][key] = [{"containerID": 0, "hostID": own, "size": 1}, *_subordinate(path)]
+
+
+def _subordinate(path: str) -> list[dict[str, int]]:
+    """Ids that are the user's own to map, beginning at 1 in the container."""
+    name = pwd.getpwuid(os.getuid()).pw_name
+    for line in Path(path).read_text().splitlines():
+        owner, first, size = line.split(":")
+        if owner in (name, str(os.getuid())):
+            return [{"containerID": 1, "hostID": int(first), "size": int(size)}]
+    return []
+
+
 def set_namespace(config: Config, kind: str, path: str | None = None) -> None:
     """Let the container have a new namespace of ``kind``, or join the one at ``path``."""
     drop_namespace(config, kind)
@@ -181,7 +215,9 @@ def make_bundle(
     """
     path.mkdir(parents=True)
     config = default_config(args)
-    config["linux"]["cgroupsPath"] = f"/{PREFIX}/{path.name}-{next(_numbers)}"
+    config["linux"]["cgroupsPath"] = cgroups_path(f"{path.name}-{next(_numbers)}")
+    if ROOTLESS:
+        without_root(config)
     source = rootfs or busybox_rootfs()
     if copy_it:
         source = copy_rootfs(source, path / "rootfs")
@@ -262,7 +298,8 @@ class Runtime:
         number = next(_numbers)
         stdout = stdout or self.directory / f"{number}.stdout"
         stderr = stderr or self.directory / f"{number}.stderr"
-        argv = [self.path, *(["--root", str(self.root)] if root else []), *(str(a) for a in arguments)]
+        flags = [*(["--root", str(self.root)] if root else []), *(["--systemd-cgroup"] if SYSTEMD else [])]
+        argv = [self.path, *flags, *(str(a) for a in arguments)]
         with open(stdout, "wb") as out, open(stderr, "wb") as err:
             status = subprocess.run(
                 argv, stdin=stdin, stdout=out, stderr=err, env=env, cwd=cwd, pass_fds=pass_fds, timeout=timeout * TIME_SCALE

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 import bundles
-from bundles import PREFIX, TIME_SCALE, Bundle, Container, Mutate, Runtime, hierarchies, make_bundle, mounts
+from bundles import PREFIX, ROOTLESS, TIME_SCALE, Bundle, Container, Mutate, Runtime, delegated, hierarchies, make_bundle, mounts
 
 CLONE_NEWNS = 0x20000
 PR_SET_CHILD_SUBREAPER = 36
@@ -27,7 +27,9 @@ _why_not: list[str] = []  # why tests that need root cannot run here
 
 def pytest_configure(config: pytest.Config) -> None:
     libc = ctypes.CDLL(None, use_errno=True)
-    if os.geteuid() != 0:
+    if ROOTLESS:
+        _enter_leaf()
+    elif os.geteuid() != 0:
         _why_not.append("needs root")
     elif libc.unshare(CLONE_NEWNS) != 0:
         _why_not.append(f"needs a mount namespace: {os.strerror(ctypes.get_errno())}")
@@ -36,11 +38,24 @@ def pytest_configure(config: pytest.Config) -> None:
         _clean_cgroup_tree()
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def _enter_leaf() -> None:
+    """Go out of the way: a cgroup that has processes gives its children no controllers."""
+    (line,) = Path("/proc/self/cgroup").read_text().splitlines()
+    own = line.split(":", 2)[2]
+    leaf = hierarchies()[""] / own.lstrip("/") / "tests"
+    leaf.mkdir(exist_ok=True)
+    (leaf / "cgroup.procs").write_text("0")
+    os.environ["OCIPY_TEST_CGROUP"] = own
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if ROOTLESS:
+        config.hook.pytest_deselected(items=[item for item in items if not item.get_closest_marker("rootless")])
+        items[:] = [item for item in items if item.get_closest_marker("rootless")]
     for item in items:
         if "integration" in item.path.parts:
             item.add_marker("root")
-        if _why_not and item.get_closest_marker("root"):
+        if _why_not and item.get_closest_marker("root") and not ROOTLESS:
             item.add_marker(pytest.mark.skip(reason=_why_not[0]))
 
 
@@ -100,7 +115,7 @@ def cgroups() -> set[str]:
 
 def remove_cgroups() -> None:
     """End what runs in this session's cgroups, and remove them."""
-    tops = [point / PREFIX for point in set(hierarchies().values())]
+    tops = [Path(f"{point}{delegated()}", PREFIX) for point in set(hierarchies().values())]
     paths = sorted([*cgroups(), *(str(top) for top in tops if top.is_dir())], key=len, reverse=True)
     for path in paths:
         _thaw_and_kill(Path(path))
@@ -183,7 +198,7 @@ def _files() -> set[str]:
 def surroundings() -> dict[str, set[str]]:
     """What a runtime may leave: mounts, cgroups, processes, files."""
     mine = {f"{m['point']} ({m['type']} of {m['source']})" for m in mounts()}
-    host = {line for line in Path("/proc/1/mountinfo").read_text().splitlines() if PREFIX in line}
+    host = set() if ROOTLESS else {line for line in Path("/proc/1/mountinfo").read_text().splitlines() if PREFIX in line}
     return {"mount": mine | host, "cgroup": cgroups(), "process": descendants(), "file": _files()}
 
 

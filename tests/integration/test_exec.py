@@ -14,6 +14,7 @@ import pytest
 from bundles import Config, Container, drop_namespace, set_namespace, wait_until
 
 Make = Callable[..., Container]
+pytestmark = pytest.mark.rootless
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 

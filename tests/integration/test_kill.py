@@ -10,6 +10,7 @@ import pytest
 from bundles import Config, Container, drop_namespace, wait_until
 
 Make = Callable[..., Container]
+pytestmark = pytest.mark.rootless
 
 
 @pytest.mark.parametrize(

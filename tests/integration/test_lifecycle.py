@@ -16,6 +16,7 @@ import pytest
 from bundles import Config, Container, Runtime, wait_until
 
 Make = Callable[..., Container]
+pytestmark = pytest.mark.rootless
 
 
 def hang_in_a_hook(config: Config) -> None:

@@ -11,6 +11,7 @@ import pytest
 from bundles import Config, Container, Runtime, wait_until
 
 Make = Callable[..., Container]
+pytestmark = pytest.mark.rootless
 
 
 def freeze(box: Container, value: str) -> None:

@@ -45,7 +45,8 @@ def image() -> Path:
 
 def job_text(command: list[str], venv: Path) -> str:
     """The script that the machine runs. Variables of the tests that are set here are set there."""
-    environment = {"OCIPY_TIME_SCALE": "30", "OCIPY_LAB": str(bundles.lab()), "RUNTIME": str(venv / "bin/ocipy")}
+    environment = {"OCIPY_LAB": str(bundles.lab()), "RUNTIME": str(venv / "bin/ocipy"), "OCIPY_TIME_SCALE": "30"}
+    environment["PYTHONUNBUFFERED"] = "1"
     lines = [f"export {name}={shlex.quote(os.environ.get(name, value))}" for name, value in environment.items()]
     lines.append(f"export PATH={shlex.quote(str(venv / 'bin'))}:$PATH")
     return "\n".join([*lines, f"cd {shlex.quote(str(bundles.REPOSITORY))}", shlex.join(command)]) + "\n"
