@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,7 +11,9 @@ from ocipy.errors import CgroupError, ConfigError
 from ocipy.linux.cgroups import plan_cgroup
 from ocipy.linux.cgroups.host import CgroupHost
 from ocipy.linux.cgroups.systemd import escape_cgroup, expand_slice, made_cgroups, parse_path
-from ocipy.linux.cgroups.unit_properties import INFINITY, annotated, device_properties, known, properties_of
+from ocipy.linux.cgroups.unit_properties import (
+    ANNOTATIONS, DEVICES, FILES, INFINITY, annotated, device_properties, known, properties_of,
+)  # fmt: skip
 from ocipy.plan import ops
 from ocipy.plan.step import Step
 
@@ -313,3 +316,12 @@ def test_an_annotation_that_is_wrong_or_dangerous_is_refused(name: str, text: st
 def test_annotations_win_over_what_ocipy_says() -> None:
     found = plan(annotations={"org.systemd.property.CollectMode": "'inactive'", "other": "x"})
     assert started(found)["CollectMode"] == "inactive"
+
+
+# ---- the page --------------------------------------------------------------------------------------------------------
+
+
+def test_the_page_has_every_file_property_and_annotation() -> None:
+    page = (Path(__file__).resolve().parents[3] / "docs/cgroups.md").read_text().partition("## As a unit of systemd")[2]
+    properties = {name for name, _, _ in FILES.values()} | {name for names in DEVICES.values() for name in names.values()}
+    assert not [name for name in {*FILES, *DEVICES, *properties, *ANNOTATIONS} if f"`{name}`" not in page]
