@@ -6,8 +6,10 @@ from __future__ import annotations
 import ctypes
 import json
 import os
+import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,7 +17,18 @@ from typing import Any
 
 import pytest
 
-from bundles import PREFIX, Config, Container, Runtime, drop_namespace, hierarchies, set_namespace, wait_until
+from bundles import (
+    PREFIX,
+    Config,
+    Container,
+    Runtime,
+    drop_namespace,
+    hierarchies,
+    make_bundle,
+    runtime_path,
+    set_namespace,
+    wait_until,
+)
 
 CLONE_NEWNS = 0x20000
 pytestmark = pytest.mark.skipif("" not in hierarchies(), reason="no cgroup v2 is mounted on this host")
@@ -87,17 +100,20 @@ def test_container_is_in_its_cgroup_from_its_birth_and_delete_takes_it_away(cont
     assert not own(box).exists()
 
 
-def test_container_in_a_user_namespace_is_in_its_cgroup(container: Make) -> None:
-    """Its stage may not write there as a user of the container: the runtime moves init."""
+def mapped(config: Config) -> None:
+    set_namespace(config, "user")
+    mapping = [{"containerID": 0, "hostID": 100000, "size": 65536}]
+    config["linux"].update(uidMappings=mapping, gidMappings=mapping)
 
-    def mapped(config: Config) -> None:
-        set_namespace(config, "user")
-        mapping = [{"containerID": 0, "hostID": 100000, "size": 65536}]
-        config["linux"].update(uidMappings=mapping, gidMappings=mapping)
 
-    box = container("/bin/sleep", "100", mutate=mapped)
+def start_mapped(box: Container) -> Container:
     subprocess.run(["chown", "-R", "100000:100000", box.bundle.rootfs], check=True)
-    start(box)
+    return start(box)
+
+
+def test_container_in_a_user_namespace_is_in_its_cgroup(container: Make) -> None:
+    """As a user of the container the stage could not put init there: the stage itself is born in it."""
+    box = start_mapped(container("/bin/sleep", "100", mutate=mapped))
     assert box.cgroup("") == own(box)
     assert box.exec("/bin/cat", "/proc/self/cgroup").stdout.splitlines()[-1] == "0::" + box.bundle.config["linux"]["cgroupsPath"]
 
@@ -158,8 +174,30 @@ def test_exec_goes_where_the_containers_processes_are_when_they_have_given_contr
     answer = box.exec("/bin/cat", "/proc/self/cgroup")
     assert answer.stdout.splitlines()[-1].endswith("/init.scope")
     assert leaf.exists()
-    refused = box.exec("/bin/true", flags=["--cgroup", "/"], check=False)
-    assert refused.status == 0 or "busy" in refused.stderr.lower()
+
+
+def test_exec_into_a_user_namespace_goes_there_too(container: Make) -> None:
+    def mapped_with_cgroup(config: Config) -> None:
+        mapped(config)
+        with_cgroup(config, writable=True)
+
+    box = start_mapped(container("/bin/sleep", "100", mutate=mapped_with_cgroup))
+    assert own(box).stat().st_uid == 100000
+    give_controllers_below(box)
+    assert box.exec("/bin/cat", "/proc/self/cgroup").stdout.splitlines()[-1] == "0::/init.scope"
+
+
+def test_exec_into_a_named_cgroup_that_takes_no_processes_says_so(container: Make) -> None:
+    box = start(container("/bin/sleep", "100"))
+    leaf = give_controllers_below(box)
+    domain = text(own(box) / "cgroup.subtree_control").split()[0]
+    (own(box) / "busy").mkdir()
+    (own(box) / "busy/below").mkdir()
+    (own(box) / "busy/cgroup.subtree_control").write_text(f"+{domain}")
+    answer = box.exec("/bin/true", flags=["--cgroup", "busy"], check=False)
+    assert f"enter the cgroup {own(box)}/busy" in answer.stderr
+    assert "cgroup v2 allows processes only in the last" in answer.stderr
+    assert leaf.exists()
 
 
 # ---- places where no container can be --------------------------------------------------------------------------------
@@ -210,6 +248,21 @@ def test_cgroup_below_one_with_processes_gets_no_controllers_and_says_why(contai
         assert f"enable the {controller} controller below {parent}" in message
         assert "it has 1 processes in it" in message
         assert "(/linux/resources/" in message
+    finally:
+        sleeper.kill()
+        sleeper.wait()
+        wait_until(lambda: not text(parent / "cgroup.procs"), 5, "the cgroup to be empty")
+
+
+def test_cgroup_below_one_with_processes_holds_a_container_without_limits(container: Make, parent: Path) -> None:
+    """Had it taken the controllers that count threads, nobody could be below it."""
+    sleeper = subprocess.Popen(["sleep", "100"])
+    try:
+        (parent / "cgroup.procs").write_text(str(sleeper.pid))
+        box = start(container("/bin/sleep", "100", mutate=in_cgroup(f"/{parent.name}/box")))
+        assert box.cgroup("") == parent / "box"
+        assert text(parent / "cgroup.subtree_control") == ""
+        box.delete("--force")
     finally:
         sleeper.kill()
         sleeper.wait()
@@ -510,3 +563,117 @@ def test_what_v2_has_nothing_like_is_one_warning_in_the_log(container: Make, tmp
     (line,) = [json.loads(line) for line in log.read_text().splitlines()]
     assert line["level"] == "warning"
     assert "memory.swappiness is ignored" in line["msg"]
+
+
+# ---- without privilege -----------------------------------------------------------------------------------------------
+
+USER = 12345
+
+
+class Rootless:
+    """A runtime of a user who was given a cgroup, or not, and is in one of its own there."""
+
+    def __init__(self, directory: Path, delegated: Path) -> None:
+        self.directory, self.delegated = directory, delegated
+        self.session = delegated / "session"
+
+    def __call__(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        code = 'echo $$ >"$0" && exec setpriv --reuid "$1" --regid "$1" --clear-groups -- "${@:2}"'
+        argv = ["bash", "-c", code, str(self.session / "cgroup.procs"), str(USER), runtime_path()]
+        argv += ["--root", str(self.directory / "state"), *arguments]
+        output = self.directory / "output"
+        with open(output, "wb") as out:
+            status = subprocess.run(argv, stdin=subprocess.DEVNULL, stdout=out, stderr=out, check=False).returncode
+        return subprocess.CompletedProcess(argv, status, output.read_text())
+
+    def bundle(self, *args: str, **changes: Any) -> Path:
+        """As ``spec --rootless`` makes it, without a terminal."""
+        path = self.directory / f"bundle{len(os.listdir(self.directory))}"
+        made = make_bundle(path, args=args, mutate=lambda config: config["linux"].pop("cgroupsPath"))
+        mapping = [{"containerID": 0, "hostID": USER, "size": 1}]
+        for kind in ("user", "cgroup"):
+            set_namespace(made.config, kind)
+        drop_namespace(made.config, "network")
+        made.config["mounts"] = [m for m in made.config["mounts"] if m["type"] not in ("sysfs", "devpts", "mqueue")]
+        made.config["linux"] |= {"uidMappings": mapping, "gidMappings": mapping, **changes}
+        made.write()
+        subprocess.run(["chown", "-R", f"{USER}:{USER}", path], check=True)
+        return path
+
+
+@pytest.fixture
+def rootless(no_leaks: None) -> Iterator[Rootless]:
+    top = hierarchies()[""] / f"{PREFIX}-user"
+    directory = Path(tempfile.mkdtemp(prefix=PREFIX))
+    directory.chmod(0o755)
+    (directory / "state").mkdir()
+    os.chown(directory / "state", USER, USER)
+    (top / "session").mkdir(parents=True)
+    argv = ["setpriv", "--reuid", str(USER), "--clear-groups", runtime_path(), "--version"]
+    if subprocess.run(argv, capture_output=True, check=False).returncode:
+        pytest.skip("another user cannot execute the runtime where it is")
+    yield Rootless(directory, top)
+    remove_cgroups_below(top)
+    shutil.rmtree(directory)
+
+
+def remove_cgroups_below(top: Path) -> None:
+    (top / "cgroup.kill").write_text("1")
+    wait_until(lambda: "populated 0" in text(top / "cgroup.events"), 5, "the user's cgroup to be empty")
+    for path, _, _ in os.walk(top, topdown=False):
+        os.rmdir(path)
+
+
+def delegate(top: Path) -> None:
+    for path in (top, top / "session"):
+        os.chown(path, USER, USER)
+        for name in ("cgroup.procs", "cgroup.subtree_control", "cgroup.threads"):
+            os.chown(path / name, USER, USER)
+
+
+def test_user_with_a_delegated_cgroup_gets_one_for_the_container(rootless: Rootless) -> None:
+    delegate(rootless.delegated)
+    bundle = rootless.bundle("/bin/cat", "/proc/self/cgroup")
+    answer = rootless("run", "--bundle", str(bundle), "box")
+    assert answer.returncode == 0, answer.stdout
+    assert "0::/" in answer.stdout.splitlines()
+    bundle = rootless.bundle("/bin/sleep", "100")
+    assert rootless("run", "--detach", "--bundle", str(bundle), "box").returncode == 0
+    assert text(rootless.delegated / "box/cgroup.procs")
+    try:
+        assert rootless("exec", "box", "/bin/cat", "/proc/self/cgroup").stdout.splitlines()[-1] == "0::/"
+        assert rootless("pause", "box").returncode == 0
+        assert "frozen 1" in text(rootless.delegated / "box/cgroup.events")
+        assert rootless("resume", "box").returncode == 0
+    finally:
+        rootless("delete", "--force", "box")
+    assert not (rootless.delegated / "box").exists()
+
+
+def test_user_with_a_delegated_cgroup_limits_it(rootless: Rootless) -> None:
+    usable = [name for name in ("memory", "hugetlb") if name in controllers()]
+    if not usable:
+        pytest.skip("cgroup v2 has no controller here")
+    delegate(rootless.delegated)
+    (hierarchies()[""] / "cgroup.subtree_control").write_text(f"+{usable[0]}")
+    (rootless.delegated / "cgroup.subtree_control").write_text(f"+{usable[0]}")
+    file, value = {"memory": ("memory.max", "67108864"), "hugetlb": ("hugetlb.2MB.max", "0")}[usable[0]]
+    bundle = rootless.bundle("/bin/sleep", "100", resources={"unified": {file: value}})
+    answer = rootless("run", "--detach", "--bundle", str(bundle), "box")
+    assert answer.returncode == 0, answer.stdout
+    try:
+        assert text(rootless.delegated / "box" / file) == value
+    finally:
+        rootless("delete", "--force", "box")
+
+
+def test_user_without_a_cgroup_runs_and_is_told_what_is_not_limited(rootless: Rootless) -> None:
+    bundle = rootless.bundle("/bin/echo", "runs", resources={"devices": [{"allow": False, "access": "rwm"}]})
+    answer = rootless("run", "--bundle", str(bundle), "box")
+    assert answer.returncode == 0, answer.stdout
+    assert "runs" in answer.stdout.splitlines()
+    assert "linux.resources.devices is ignored" in answer.stdout
+    bundle = rootless.bundle("/bin/echo", "runs", resources={"pids": {"limit": 5}})
+    answer = rootless("run", "--bundle", str(bundle), "box")
+    assert answer.returncode == 1
+    assert "(/linux/resources/pids/limit): the runtime may not make cgroups here" in answer.stdout

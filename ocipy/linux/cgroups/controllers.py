@@ -41,8 +41,20 @@ def enable_controllers(step: Step) -> None:
         missing = sorted(needed.keys() - has)
         if missing:
             raise _missing(missing[0], needed[missing[0]], ancestor)
-        for name in sorted(has - set(_read(ancestor + "/cgroup.subtree_control").split())):
+        wanted = has - set(_read(ancestor + "/cgroup.subtree_control").split())
+        # With processes in it, it would take those controllers that count threads, and no container could be below it any more.
+        if wanted and _is_occupied(ancestor):
+            wanted &= needed.keys()
+            if wanted:
+                name = min(wanted)
+                raise CgroupError(errno.EBUSY, _what(name, ancestor), "", needed[name], _advice(errno.EBUSY, ancestor))
+        for name in sorted(wanted):
             _enable(ancestor, name, needed.get(name))
+
+
+def _is_occupied(path: str) -> bool:
+    """Has it processes of its own? The root of the tree (without a type) may."""
+    return bool(_read(path + "/cgroup.type") and _read(path + "/cgroup.procs"))
 
 
 def _missing(name: str, pointer: str, path: str) -> CgroupError:
@@ -66,8 +78,11 @@ def _enable(path: str, name: str, pointer: str | None) -> None:
             os.close(fd)
     except OSError as error:
         if pointer is not None:
-            what = f"enable the {name} controller below {path}"
-            raise CgroupError(error.errno or 0, what, "write", pointer, _advice(error.errno or 0, path)) from None
+            raise CgroupError(error.errno or 0, _what(name, path), "write", pointer, _advice(error.errno or 0, path)) from None
+
+
+def _what(name: str, path: str) -> str:
+    return f"enable the {name} controller below {path}"
 
 
 def _advice(number: int, path: str) -> str:
