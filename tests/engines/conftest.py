@@ -11,9 +11,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from bundles import PREFIX, TIME_SCALE, hierarchies
+from bundles import PREFIX, TIME_SCALE, hierarchies, runtime_path
 from engines import engine
 from engines.engine import IMAGE, Engine
+from engines.runtimes import FAILS, LEAVES, SOMETIMES
 
 # What engines write outside of the directories that they are told: sockets, locks, keys.
 PRIVATE = ("/run", "/dev/shm", "/etc/docker", "/etc/cni", "/var/lib/cni", "/var/lib/containers", "/var/lib/docker")
@@ -23,6 +24,23 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if "engines" in item.path.parts:
             item.add_marker("root")
+            for table, strict in ((FAILS, True), (SOMETIMES, False)):
+                if why := table.get(_name(item), {}).get(os.path.basename(runtime_path())):
+                    item.add_marker(pytest.mark.xfail(reason=why, strict=strict))
+
+
+def _name(item: pytest.Item) -> str:
+    return item.nodeid.rpartition("/")[2]
+
+
+@pytest.fixture
+def known_leak(request: pytest.FixtureRequest) -> str:
+    return LEAVES.get(_name(request.node), {}).get(os.path.basename(runtime_path()), ("", ""))[0]
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    answer = subprocess.run([runtime_path(), "--version"], capture_output=True, text=True, check=False).stdout
+    terminalreporter.write_line(f"runtime under test: {runtime_path()} ({', '.join(answer.splitlines()[:2])})")
 
 
 @pytest.fixture(scope="session")

@@ -18,10 +18,9 @@ from typing import Any
 
 import grpc
 import websocket
-from bundles import PREFIX, TIME_SCALE, busybox_rootfs, made, runtime_path, wait_until
-from engines.engine import IMAGE, Engine, archive
+from bundles import PREFIX, TIME_SCALE, runtime_path, wait_until
+from engines.engine import IMAGE, PAUSE, Engine, archive, pause_archive
 
-PAUSE = "localhost/pause:latest"
 HANDLER, OTHER_HANDLER = "under-test", "bare"  # OTHER_HANDLER: its own state, no devices of the host for the privileged
 CLONE_NEWNET = 0x40000000
 STDIN, STDOUT, STDERR, ERROR, RESIZE = range(5)  # channels of v4.channel.k8s.io
@@ -289,7 +288,7 @@ default_runtime_name = "{HANDLER}"
     engine.start("unshare", "--net", "sh", "-c", f'{prepare} && exec containerd --config "$0"', directory / "config.toml")
     engine.connect(address)
     engine("images", "import", archive())
-    engine("images", "import", made("archive.sh", busybox_rootfs(), PAUSE, "/bin/pause") / "archive.tar")
+    engine("images", "import", pause_archive())
     for image in IMAGE, PAUSE:
         wait_until(lambda name=image: engine.ask("ImageStatus", image={"image": name}).image.id, 10, f"{image} in the CRI")
     return engine

@@ -16,6 +16,7 @@ from typing import ClassVar
 from bundles import PREFIX, TIME_SCALE, Result, busybox_rootfs, made, mounts, read_terminal, runtime_path, wait_until
 
 IMAGE = "localhost/box:latest"
+PAUSE = "localhost/pause:latest"  # what holds a pod's namespaces
 # Podman's store, mounted now and then; Docker's name of the host's network namespace.
 MADE_BY_ENGINES = ("/graph/overlay", "/netns/default")
 PATH = "/usr/sbin:/usr/bin:/sbin:/bin"
@@ -24,6 +25,10 @@ PATH = "/usr/sbin:/usr/bin:/sbin:/bin"
 def archive() -> Path:
     """IMAGE in a file: the busybox of the other tests."""
     return made("archive.sh", busybox_rootfs(), IMAGE) / "archive.tar"
+
+
+def pause_archive() -> Path:
+    return made("archive.sh", busybox_rootfs(), PAUSE, "/bin/pause") / "archive.tar"
 
 
 class Engine:
@@ -83,12 +88,13 @@ class Engine:
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=self.env, cwd=self.directory,
             )  # fmt: skip
 
-    def stay(self) -> None:
-        """An engine without a daemon: a process keeps a mount namespace for all its commands."""
-        self._start("sh", "-c", "touch ready; exec sleep 100000")
+    def stay(self, *subids: str) -> None:
+        """An engine without a daemon: a process keeps a mount namespace for all its commands. ``subids`` are replaced."""
+        prepare = "".join(f"mount --bind subids {file} && " for file in subids)
+        self._start("sh", "-c", prepare + "touch ready && exec sleep 100000")
         wait_until((self.directory / "ready").exists, 10, "the mount namespace")
         assert self.daemon
-        self.argv = ["nsenter", f"--mount=/proc/{self.daemon.pid}/ns/mnt", f"--wd={self.directory}", *self.argv]
+        self.argv = ["nsenter", f"--mount=/proc/{self.daemon.pid}/ns/mnt", f"--wdns={self.directory}", *self.argv]
 
     def start(self, *argv: str | Path) -> None:
         """Start the daemon in a mount namespace of its own, and wait until the engine's ``version`` answers."""
@@ -177,10 +183,10 @@ default_ulimits = ["nofile=20000:20000", "nproc=32768:32768"]
 [engine]
 cgroup_manager = "cgroupfs"
 events_logger = "file"
-infra_image = "{IMAGE}"
-infra_command = "/bin/pause"
+infra_image = "{PAUSE}"
 runtime = "{name}"
 runtime_supports_json = ["{name}"]
+runtime_supports_nocgroup = ["{name}"]
 [engine.runtimes]
 {name} = ["{runtime_path()}"]
 """)
@@ -202,8 +208,10 @@ def _default_state() -> Path:
 def podman(directory: Path) -> Engine:
     engine = Engine(directory, ["podman"], _containers_conf(directory))
     engine.states = [_default_state()]
-    engine.stay()
-    engine("load", "--input", archive(), timeout=120)
+    (directory / "subids").write_text("containers:200000:655360\n")  # for --userns auto
+    engine.stay("/etc/subuid", "/etc/subgid")
+    for file in archive(), pause_archive():
+        engine("load", "--input", file, timeout=120)
     return engine
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import json
 import os
+import signal
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -266,8 +268,10 @@ def test_containers_at_the_same_time(docker: Engine) -> None:
 def test_the_smallest_limits_let_a_program_start_and_exec(docker: Engine, flags: tuple[str, ...]) -> None:
     name = f"box{next(_numbers)}"
     run(docker, "sleep", "1000", flags=("--detach", "--name", name, *flags))
-    assert docker("exec", name, "echo", "hello").stdout == "hello\n"
-    docker("rm", "--force", name)
+    try:
+        assert docker("exec", name, "echo", "hello").stdout == "hello\n"
+    finally:
+        docker("rm", "--force", name)
 
 
 def test_a_signal_that_is_named_arrives(docker: Engine) -> None:
@@ -285,3 +289,97 @@ def test_files_are_copied_in_and_out(docker: Engine, sleeper: str, tmp_path: Pat
     assert docker("exec", sleeper, "cat", "/in").stdout == "copied\n"
     docker("cp", f"{sleeper}:/in", tmp_path / "out")
     assert (tmp_path / "out").read_text() == "copied\n"
+
+
+# ---- what an engine watches, and how containers end -------------------------------------------------------------------------
+
+FORKS = "for i in 1 2 3 4 5 6 7 8 9; do sleep 100 & done"
+
+
+@pytest.fixture
+def named(docker: Engine) -> Iterator[str]:
+    """A name for a container that is removed when the test ends."""
+    name = f"box{next(_numbers)}"
+    yield name
+    docker("rm", "--force", name)
+
+
+def test_the_health_of_a_container_is_told(docker: Engine, named: str) -> None:
+    flags = "--health-cmd", "test ! -e /ill", "--health-interval", "300ms", "--health-retries", "1"
+    run(docker, "sleep", "1000", flags=("--detach", "--name", named, *flags))
+    wait_until(lambda: of(docker, named, "State.Health.Status") == "healthy", 10, "health")
+    docker("exec", named, "touch", "/ill")
+    wait_until(lambda: of(docker, named, "State.Health.Status") == "unhealthy", 10, "illness")
+
+
+def test_a_seccomp_profile_of_ones_own_is_loaded(docker: Engine, tmp_path: Path) -> None:
+    denied = {"names": ["mkdir", "mkdirat"], "action": "SCMP_ACT_ERRNO", "errnoRet": 95}
+    (profile := tmp_path / "profile.json").write_text(json.dumps({"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [denied]}))
+    result = run(docker, "mkdir", "/x", flags=("--rm", "--security-opt", f"seccomp={profile}"), check=False)
+    assert (result.status, result.stderr) == (1, "mkdir: can't create directory '/x': Operation not supported\n")
+    unconfined = "--rm", "--security-opt", "seccomp=unconfined"
+    assert run(docker, "grep", "Seccomp:", "/proc/self/status", flags=unconfined).stdout.split()[1] == "0"
+
+
+def test_a_program_cannot_have_more_processes_than_it_may(docker: Engine) -> None:
+    result = run(docker, "sh", "-c", FORKS, flags=("--rm", "--pids-limit", "5"), check=False)
+    assert (result.status, "can't fork: Resource temporarily unavailable" in result.stderr) == (2, True), str(result)
+
+
+def test_a_program_that_does_not_stop_in_time_is_killed(docker: Engine, sleeper: str) -> None:
+    docker("stop", "--time", "1", sleeper)  # the first process of a container gets no signal that it does not handle
+    assert of(docker, sleeper, "State.ExitCode") == "137"
+
+
+@pytest.mark.parametrize("name", ["HUP", "INT", "SEGV", "TERM", "KILL"])
+def test_the_signal_that_ended_a_program_is_in_its_exit_code(docker: Engine, name: str) -> None:
+    result = run(docker, "sh", "-c", f"kill -s {name} $$", flags=("--rm", "--pid", "host"), check=False)
+    assert result.status == 128 + getattr(signal, f"SIG{name}")
+
+
+def test_a_signal_to_docker_run_arrives_at_the_program(docker: Engine, named: str) -> None:
+    script = "trap 'exit 6' TERM; echo ready; while :; do sleep 0.1; done"
+    argv = [*docker.argv, "run", "--name", named, IMAGE, "sh", "-c", script]
+    with subprocess.Popen(argv, env=docker.env, stdout=subprocess.PIPE, text=True) as running:
+        assert running.stdout and running.stdout.readline() == "ready\n"
+        running.send_signal(signal.SIGTERM)
+        assert running.wait(20 * TIME_SCALE) == 6
+
+
+def test_attach_reads_and_types(docker: Engine, named: str) -> None:
+    script = "while read line; do echo got $line; done"
+    run(docker, "sh", "-c", script, flags=("--detach", "--interactive", "--name", named))
+    with subprocess.Popen(
+        [*docker.argv, "attach", named], env=docker.env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as attached:
+        assert attached.stdin and attached.stdout
+        attached.stdin.write("typed\n")
+        attached.stdin.flush()
+        assert attached.stdout.readline() == "got typed\n"
+        docker("kill", named)
+
+
+def test_a_restart_is_a_new_process_of_the_same_container(docker: Engine, sleeper: str) -> None:
+    before = of(docker, sleeper, "State.Pid")
+    docker("exec", sleeper, "touch", "/kept")
+    docker("restart", "--time", "0", sleeper)
+    docker("exec", sleeper, "test", "-e", "/kept")
+    assert of(docker, sleeper, "State.Pid") != before
+
+
+def test_a_container_that_always_restarts_comes_back_when_its_program_is_killed(docker: Engine, named: str) -> None:
+    run(docker, "sleep", "1000", flags=("--detach", "--restart", "always", "--name", named))
+    before = of(docker, named, "State.Pid")
+    os.kill(int(before), signal.SIGKILL)
+    wait_until(lambda: of(docker, named, "State.Pid") not in (before, "0"), 20, "a new program")
+
+
+def test_a_volume_outlives_its_container(docker: Engine) -> None:
+    docker("volume", "create", "kept")
+    run(docker, "sh", "-c", "echo written >/data/file", flags=("--rm", "--volume", "kept:/data"))
+    assert run(docker, "cat", "/data/file", flags=("--rm", "--volume", "kept:/data:ro")).stdout == "written\n"
+    docker("volume", "rm", "kept")
+
+
+def test_what_a_container_uses_is_counted(docker: Engine, sleeper: str) -> None:
+    assert docker("stats", "--no-stream", "--format", "{{.PIDs}}", sleeper).stdout == "1\n"

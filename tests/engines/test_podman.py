@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import itertools
+import json
 import os
+import re
+import signal
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from bundles import PREFIX, TIME_SCALE, Result, cgroup_of
+from bundles import PREFIX, TIME_SCALE, Result, cgroup_of, hierarchies, wait_until
 from engines.engine import IMAGE, Engine
 
 _numbers = itertools.count(1)
@@ -233,3 +236,170 @@ def test_containers_at_the_same_time(podman: Engine) -> None:
     argv = [*podman.argv, "run", *IN_OUR_CGROUP, "--rm", IMAGE, "echo", "hello"]
     running = [subprocess.Popen(argv, env=podman.env, stdout=subprocess.PIPE, text=True) for _ in range(8)]
     assert [(one.communicate()[0], one.returncode) for one in running] == [("hello\n", 0)] * 8
+
+
+# ---- what an engine watches, and how containers end -------------------------------------------------------------------------
+
+FORKS = "for i in 1 2 3 4 5 6 7 8 9; do sleep 100 & done"
+
+
+@pytest.fixture
+def named(podman: Engine) -> Iterator[str]:
+    """A name for a container that is removed when the test ends."""
+    name = f"box{next(_numbers)}"
+    yield name
+    podman("rm", "--force", "--ignore", "--time", "0", name)
+
+
+def of(podman: Engine, name: str, field: str) -> str:
+    return podman("inspect", "--format", "{{." + field + "}}", name).stdout.strip()
+
+
+def test_the_health_of_a_container_is_asked_for(podman: Engine, named: str) -> None:
+    flags = "--health-cmd", "test ! -e /ill", "--health-interval", "disable", "--health-retries", "1"
+    run(podman, "sleep", "1000", flags=("--detach", "--name", named, *flags))
+    podman("healthcheck", "run", named)
+    assert of(podman, named, "State.Health.Status") == "healthy"
+    podman("exec", named, "touch", "/ill")
+    assert podman("healthcheck", "run", named, check=False).status == 1
+    assert of(podman, named, "State.Health.Status") == "unhealthy"
+
+
+def test_a_seccomp_profile_of_ones_own_is_loaded(podman: Engine, tmp_path: Path) -> None:
+    denied = {"names": ["mkdir", "mkdirat"], "action": "SCMP_ACT_ERRNO", "errnoRet": 95}
+    (profile := tmp_path / "profile.json").write_text(json.dumps({"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [denied]}))
+    result = run(podman, "mkdir", "/x", flags=("--rm", "--security-opt", f"seccomp={profile}"), check=False)
+    assert (result.status, result.stderr) == (1, "mkdir: can't create directory '/x': Operation not supported\n")
+    unconfined = "--rm", "--security-opt", "seccomp=unconfined"
+    assert run(podman, "grep", "Seccomp:", "/proc/self/status", flags=unconfined).stdout.split()[1] == "0"
+
+
+def test_a_program_cannot_have_more_processes_than_it_may(podman: Engine) -> None:
+    result = run(podman, "sh", "-c", FORKS, flags=("--rm", "--pids-limit", "5"), check=False)
+    assert (result.status, "can't fork: Resource temporarily unavailable" in result.stderr) == (2, True), str(result)
+
+
+def test_a_program_over_its_memory_is_killed(podman: Engine) -> None:
+    """That conmon tells Podman why is left out: on cgroup v1 it does so with no runtime."""
+    result = run(podman, "dd", "if=/dev/zero", "of=/dev/null", "bs=64M", flags=("--rm", "--memory", "16m"), check=False)
+    assert result.status == 137
+
+
+def test_a_program_that_does_not_stop_in_time_is_killed(podman: Engine, sleeper: str) -> None:
+    podman("stop", "--time", "1", sleeper)  # the first process of a container gets no signal that it does not handle
+    assert of(podman, sleeper, "State.ExitCode") == "137"
+
+
+@pytest.mark.parametrize("name", ["HUP", "INT", "SEGV", "TERM", "KILL"])
+def test_the_signal_that_ended_a_program_is_in_its_exit_code(podman: Engine, name: str) -> None:
+    result = run(podman, "sh", "-c", f"kill -s {name} $$", flags=("--rm", "--pid", "host"), check=False)
+    assert result.status == 128 + getattr(signal, f"SIG{name}")
+
+
+def test_a_signal_to_podman_run_arrives_at_the_program(podman: Engine, named: str) -> None:
+    script = "trap 'exit 6' TERM; echo ready; while :; do sleep 0.1; done"
+    argv = [*podman.argv, "run", *IN_OUR_CGROUP, "--name", named, IMAGE, "sh", "-c", script]
+    with subprocess.Popen(argv, env=podman.env, stdout=subprocess.PIPE, text=True) as running:
+        assert running.stdout and running.stdout.readline() == "ready\n"
+        running.send_signal(signal.SIGTERM)
+        assert running.wait(20 * TIME_SCALE) == 6
+
+
+def test_attach_reads_and_types(podman: Engine, named: str) -> None:
+    script = "while read line; do echo got $line; done"
+    run(podman, "sh", "-c", script, flags=("--detach", "--interactive", "--name", named))
+    with subprocess.Popen(
+        [*podman.argv, "attach", named], env=podman.env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as attached:
+        assert attached.stdin and attached.stdout
+        attached.stdin.write("typed\n")
+        attached.stdin.flush()
+        assert attached.stdout.readline() == "got typed\n"
+        podman("kill", named)
+
+
+def test_a_restart_policy_starts_what_ended(podman: Engine, named: str) -> None:
+    run(podman, "sh", "-c", "echo once; exit 1", flags=("--detach", "--restart", "on-failure:2", "--name", named))
+    wait_until(lambda: podman("logs", named).stdout.count("once") == 3, 20, "two restarts")
+
+
+def test_an_init_of_podman_is_the_first_process(podman: Engine) -> None:
+    result = run(podman, "cat", "/proc/1/cmdline", flags=("--rm", "--init", "--init-path", "/usr/bin/docker-init"))
+    assert result.stdout.startswith("/run/podman-init\0")
+
+
+def test_the_log_of_a_container_is_a_file_as_kubernetes_has_it(podman: Engine, named: str, tmp_path: Path) -> None:
+    flags = "--name", named, "--log-driver", "k8s-file", "--log-opt", f"path={tmp_path}/log"
+    run(podman, "sh", "-c", "echo said; echo failed >&2", flags=flags)
+    lines = sorted(line.split(" ", 1)[1] for line in (tmp_path / "log").read_text().splitlines())
+    assert lines == ["stderr F failed", "stdout F said"]
+
+
+def test_a_container_is_in_the_cgroup_that_is_asked_for(podman: Engine, named: str) -> None:
+    run(podman, "sleep", "1000", flags=("--detach", "--name", named, "--cgroup-parent", f"/{PREFIX}/asked"))
+    assert cgroup_of(pid_of(podman, named), "memory").parent.name == "asked"
+    podman("rm", "--force", "--time", "0", named)
+    for point in set(hierarchies().values()):  # the engine's own, for conmon, and the parent that it has made
+        for path in (point / PREFIX / "asked/conmon", point / PREFIX / "asked"):
+            if path.is_dir():
+                path.rmdir()
+
+
+def test_a_container_without_a_cgroup(podman: Engine) -> None:
+    result = podman("run", "--rm", "--cgroups", "disabled", IMAGE, "cat", "/proc/self/cgroup")
+    assert PREFIX not in result.stdout
+    assert "libpod" not in result.stdout
+
+
+def test_a_user_namespace_that_podman_chooses_and_one_that_is_joined(podman: Engine, named: str) -> None:
+    run(podman, "sleep", "1000", flags=("--detach", "--name", named, "--userns", "auto"))
+    first = podman("exec", named, "cat", "/proc/self/uid_map").stdout
+    inside, outside, size = map(int, first.split())
+    assert (inside, outside >= 200000, size >= 1000) == (0, True, True)
+    assert run(podman, "cat", "/proc/self/uid_map", flags=("--rm", "--userns", f"container:{named}")).stdout == first
+
+
+@pytest.fixture
+def kube_parent() -> Iterator[None]:
+    """`play kube` has no flag for the parent of its cgroups, which stays behind."""
+    points = set(hierarchies().values())
+    before = {point for point in points if (point / "libpod_parent").exists()}
+    yield
+    for point in points - before:
+        for path, _, _ in os.walk(point / "libpod_parent", topdown=False):
+            os.rmdir(path)
+
+
+def test_a_pod_of_kubernetes_is_played(podman: Engine, kube_parent: None, tmp_path: Path) -> None:
+    name = f"pod{next(_numbers)}"
+    (tmp_path / "shared").mkdir()
+    mounted = [{"name": "shared", "mountPath": "/shared"}]
+    writes = {"name": "writes", "image": IMAGE, "command": ["sh", "-c", "echo $WHAT >/shared/file; exec sleep 1000"],
+              "env": [{"name": "WHAT", "value": "written"}], "volumeMounts": mounted}  # fmt: skip
+    reads = {"name": "reads", "image": IMAGE, "command": ["sleep", "1000"], "volumeMounts": mounted,
+             "securityContext": {"runAsUser": 1000, "readOnlyRootFilesystem": True, "capabilities": {"drop": ["ALL"]}},
+             "resources": {"limits": {"memory": "32Mi"}}}  # fmt: skip
+    volumes = [{"name": "shared", "hostPath": {"path": str(tmp_path / "shared"), "type": "Directory"}}]
+    spec = {"containers": [writes, reads], "volumes": volumes}
+    (file := tmp_path / "pod.yaml").write_text(
+        json.dumps({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name}, "spec": spec})
+    )
+    try:
+        podman("play", "kube", "--network", "none", file)
+        wait_until((tmp_path / "shared/file").exists, 10, "the file")
+        script = "id -u; cat /shared/file; grep CapEff /proc/self/status; touch /x 2>&1"
+        result = podman("exec", f"{name}-reads", "sh", "-c", script, check=False)
+        assert re.split(r"\s+", result.stdout, maxsplit=4)[:4] == ["1000", "written", "CapEff:", "0000000000000000"]
+        assert "Read-only file system" in result.stdout
+        reader = pid_of(podman, f"{name}-reads")
+        assert (cgroup_of(reader, "memory") / "memory.limit_in_bytes").read_text() == f"{32 << 20}\n"
+    finally:
+        podman("play", "kube", "--down", file)
+
+
+def test_an_image_is_built(podman: Engine, tmp_path: Path) -> None:
+    (tmp_path / "Dockerfile").write_text(f"FROM {IMAGE}\nRUN echo built >/made && id -u\n")
+    flags = "--isolation", "oci", "--runtime", podman.runtime, "--network", "none", "--cgroup-parent", f"/{PREFIX}/build"
+    podman("build", *flags, "--no-cache", "--tag", "built", tmp_path)
+    assert podman("run", *IN_OUR_CGROUP, "--rm", "built", "cat", "/made").stdout == "built\n"
+    podman("rmi", "built")
