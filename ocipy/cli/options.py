@@ -138,8 +138,8 @@ VERBS: dict[str, Verb] = {
             ("pids-limit", "", TEXT, None, "number of processes and threads, -1 for no limit"),
             ("kernel-memory", "", TEXT, None, "obsolete and ignored: kernels do not have it any more"),
             ("kernel-memory-tcp", "", TEXT, None, "obsolete and ignored"),
-            ("l3-cache-schema", "", TEXT, None, "not supported yet"),
-            ("mem-bw-schema", "", TEXT, None, "not supported yet"),
+            ("l3-cache-schema", "", TEXT, None, "share of the L3 cache (L3:0=ff;1=ff), for linux.intelRdt"),
+            ("mem-bw-schema", "", TEXT, None, "share of the memory bandwidth (MB:0=50;1=50), for linux.intelRdt"),
         ),
     ),
     "events": Verb(

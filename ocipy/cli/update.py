@@ -8,12 +8,12 @@ from ocipy.config.load import SIZE_MAX, parse_resources, read_file
 from ocipy.container.record import json_text
 from ocipy.container.store import Store
 from ocipy.container.update import update
-from ocipy.errors import ConfigError, OcipyError, UsageError
+from ocipy.errors import ConfigError, UsageError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from ocipy.cli.options import Invocation
-    from ocipy.config.types import Resources
+    from ocipy.config.types import IntelRdt, Resources
 
 INTEGER, SIZE, TEXT = "integer", "size", "text"
 # flag -> section, property, kind
@@ -34,14 +34,11 @@ FLAGS = {
     "pids-limit": ("pids", "limit", INTEGER),
 }
 OBSOLETE = ("kernel-memory", "kernel-memory-tcp")  # as runc: taken and ignored
-RDT = ("l3-cache-schema", "mem-bw-schema")
+RDT = {"l3-cache-schema": "l3CacheSchema", "mem-bw-schema": "memBwSchema"}
 
 
 def run(invocation: Invocation) -> int:
     """Exit code 0 once every limit is set."""
-    for name in RDT:
-        if invocation[name]:
-            raise OcipyError(f"--{name}: Intel RDT is not supported yet")
     given = {name: invocation[name] for name in FLAGS if invocation[name]}
     path = invocation["resources"]
     if path and given:
@@ -50,8 +47,20 @@ def run(invocation: Invocation) -> int:
         resources = parse_resources(_read_stdin(), "standard input")
     else:
         resources = parse_resources(read_file(path), path) if path else resources_of(given)
-    update(Store(invocation["root"]).open(invocation.args[0]), resources)
+    rdt = schemata_of({name: invocation[name] for name in RDT if invocation[name]})
+    update(Store(invocation["root"]).open(invocation.args[0]), resources, rdt)
     return 0
+
+
+def schemata_of(flags: dict[str, str]) -> IntelRdt:
+    """The part of linux.intelRdt that the flags mean. Raises UsageError."""
+    found: IntelRdt = {}
+    for flag, text in flags.items():
+        start = "L3" if flag == "l3-cache-schema" else "MB:"
+        if not text.startswith(start) or "\n" in text:
+            raise UsageError(f'invalid value "{text}" for flag -{flag}: one line such as {start.rstrip(":")}:0=...')
+        found[RDT[flag]] = text  # type: ignore[literal-required]
+    return found
 
 
 def resources_of(flags: dict[str, str]) -> Resources:

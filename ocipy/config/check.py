@@ -58,11 +58,11 @@ def _check_linux(config: Config, linux: Linux) -> list[str]:
         from ocipy.config import seccomp
 
         seccomp.check(linux["seccomp"])
-    _check_rare(linux)
-    return warnings
+    return warnings + _check_rare(linux)
 
 
-def _check_rare(linux: Linux) -> None:
+def _check_rare(linux: Linux) -> list[str]:
+    warnings: list[str] = []
     if linux.get("netDevices"):
         from ocipy.config import net_devices
 
@@ -70,7 +70,7 @@ def _check_rare(linux: Linux) -> None:
     if "intelRdt" in linux:
         from ocipy.config import intel_rdt
 
-        intel_rdt.check(linux["intelRdt"])
+        warnings += intel_rdt.check(linux["intelRdt"])
     if "memoryPolicy" in linux:
         from ocipy.config import memory_policy
 
@@ -79,6 +79,7 @@ def _check_rare(linux: Linux) -> None:
         from ocipy.config import personality
 
         personality.check(linux["personality"])
+    return warnings
 
 
 def process_checks(process: Process) -> list[str]:

@@ -15,7 +15,7 @@ from ocipy.container.record import CREATING, Record
 from ocipy.container.signals import SIGKILL, SIGSTOP
 from ocipy.container.state import is_frozen, liveness, open_process, runtime_liveness, status_alive, waits_for_start
 from ocipy.container.store import boot_id
-from ocipy.errors import CgroupError, MountError, NotFoundError, NotRunningError, StateError
+from ocipy.errors import CgroupError, MountError, NotFoundError, NotRunningError, StateError, StepError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -258,6 +258,8 @@ def _remove_resources(record: Record) -> None:
             os.rmdir(path)
         except FileNotFoundError:
             pass
+        except OSError as error:
+            raise StepError(error.errno or 0, f"remove the group {path}", "rmdir", "/linux/intelRdt") from None
 
 
 def _stop_unit(record: Record) -> None:

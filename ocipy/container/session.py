@@ -35,13 +35,14 @@ class Session:
 
     __slots__ = (
         "entry", "hook_state", "listener_state", "moved", "on_console", "on_pid", "on_ready", "paths", "pid", "pidfd", "plan",
-        "record", "slots", "sock", "stage", "stage_pidfd", "target_pidfd", "unborn",
+        "record", "slots", "sock", "stage", "stage_pidfd", "staying", "target_pidfd", "unborn",
     )  # fmt: skip
 
     def __init__(self, plan: list[Step], record: Record, entry: Entry) -> None:
         self.plan, self.record, self.entry = plan, record, entry
         self.slots: dict[str, int] = {}
         self.moved: list[Moved] = []
+        self.staying: list[str] = []
         self.pid = self.stage = 0
         self.pidfd = self.stage_pidfd = self.sock = self.target_pidfd = -1
         self.unborn = ""  # slot of the cgroup that the kernel let nobody be born in
@@ -233,6 +234,7 @@ class Session:
         self.pid = self.stage = 0
         for device in reversed(self.moved):
             device.give_back()
+        self.record.made_resctrl = self.staying + self.record.made_resctrl
 
     @property
     def target(self) -> int:
@@ -274,6 +276,7 @@ SECTIONS = {
     "OPEN_DEVICE": ("devices", "apply_open", False),
     "OPEN_NAMESPACE": ("namespaces", "apply_open", False),
     "OPEN_ROOTFS": ("root", "apply_open", False),
+    "ENTER_RESCTRL": ("intel_rdt", "apply_enter", True),
     "OOM_SCORE_ADJ": ("process", "apply_oom_score_adj", True),
     "ID_MAPS": ("namespaces", "apply_id_maps", True),
     "TIME_OFFSETS": ("namespaces", "apply_time_offsets", True),
@@ -314,8 +317,32 @@ def _move_net_device(session: Session, step: Step) -> None:
     session.moved.append(apply_move(step, session.target))
 
 
+def _make_resctrl(session: Session, step: Step) -> None:
+    """Written down before it is made; what others have made meanwhile is theirs."""
+    from ocipy.linux.intel_rdt import apply_make, apply_schemata
+
+    path, record = step.get("path"), session.record
+    if not os.path.isdir(path):
+        record.made_resctrl.append(path)
+        session.entry.write(record)
+    made = apply_make(step)
+    if not made and path in record.made_resctrl:
+        record.made_resctrl.remove(path)
+    apply_schemata(step, made=made)
+
+
+def _keep_resctrl(session: Session) -> None:
+    """From now on a class that the config names is not ours to remove, unless create fails after all."""
+    shared = [step.get("path") for step in session.plan if step.op is ops.MAKE_RESCTRL and step.get("how") == "share"]
+    made = session.record.made_resctrl
+    session.staying = [path for path in made if path in shared]
+    session.record.made_resctrl = [path for path in made if path not in shared]
+
+
 def _write_state(session: Session, step: Step) -> None:
     session.record.status = step.get("status")
+    if session.record.made_resctrl:
+        _keep_resctrl(session)
     session.entry.write(session.record)
 
 
@@ -326,6 +353,7 @@ OWN: dict[str, Callable[[Session, Step], int | None]] = {
     "OPEN_LOCK": _open_lock,
     "OPEN_HOOK_OUTPUT": _open_hook_output,
     "SPAWN": Session.spawn,
+    "MAKE_RESCTRL": _make_resctrl,
     "MOVE_NET_DEVICE": _move_net_device,
     "RUN_HOOK": _run_hook,
     "WRITE_STATE": _write_state,

@@ -10,15 +10,18 @@ from ocipy.errors import ConfigError, NotRunningError, StateError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from ocipy.config.types import Resources
+    from collections.abc import Callable
+
+    from ocipy.config.types import IntelRdt, Resources
+    from ocipy.container.record import Record
     from ocipy.container.store import Entry
     from ocipy.plan.step import Step
 
 
-def update(entry: Entry, resources: Resources) -> None:
-    """Change the limits that ``resources`` names, all or none.
+def update(entry: Entry, resources: Resources, rdt: IntelRdt | None = None) -> None:
+    """Change the limits that ``resources`` names, and the schemata that ``rdt`` has, all or none.
 
-    Raises NotRunningError unless it is created, running or paused; ConfigError, CgroupError.
+    Raises NotRunningError unless it is created, running or paused; ConfigError, StepError, CgroupError.
     """
     # One at a time, for what it may have to put back. Not the lock of commands: a poststart hook may update.
     fcntl.flock(entry.dirfd, fcntl.LOCK_EX)
@@ -26,8 +29,30 @@ def update(entry: Entry, resources: Resources) -> None:
     found = status(entry, record)
     if found not in ("created", "running", "paused"):
         raise NotRunningError(entry.id, f"cannot update a {found} container")
+    take_back = _update_rdt(entry, rdt) if rdt else None
     if not any(resources.values()):
         return
+    try:
+        _update_cgroups(entry, record, resources)
+    except BaseException:
+        if take_back is not None:
+            take_back()
+        raise
+
+
+def _update_rdt(entry: Entry, changes: IntelRdt) -> Callable[[], None]:
+    """Gives what takes it back. Raises StateError, ConfigError, StepError."""
+    from ocipy.config.load import parse_config
+    from ocipy.linux.intel_rdt import apply_update, read_mount
+
+    config = parse_config(entry.read_config(), "config.json", semantics=False)
+    rdt = config.get("linux", {}).get("intelRdt")
+    if rdt is None:
+        raise StateError(f'cannot update container "{entry.id}": it was made without linux.intelRdt')
+    return apply_update(rdt, changes, entry.id, read_mount())
+
+
+def _update_cgroups(entry: Entry, record: Record, resources: Resources) -> None:
     if not record.cgroup_paths:
         raise StateError(f'cannot update container "{entry.id}": it was made without a cgroup')
     rules = _plan_devices(entry, resources, record.cgroup_paths) if resources.get("devices") else []

@@ -7,7 +7,6 @@ two steps of init, the encoder puts a SYNC.
 from __future__ import annotations
 
 from ocipy.config.sysctl import sysctl_path
-from ocipy.errors import ConfigError
 from ocipy.linux import devices, hooks, masks, mounts, namespaces, process, root
 from ocipy.linux.cgroups import plan_birth, plan_cgroup, plan_entry
 from ocipy.plan import ops
@@ -56,15 +55,16 @@ class Assembled:
 
 def assemble(config: Config, host: Host, options: Options) -> Assembled:
     """The plan of create."""
-    _refuse_unbuilt(config)
     found = namespaces.Namespaces(config)
     linux, spec_process = config.get("linux", {}), config["process"]
     rootless = host.uid != 0 or not host.whole_user_namespace
     cgroup = plan_cgroup(config, host.cgroup, options.id, manager=options.cgroup_manager, rootless=rootless)
     stage_birth, init_birth = plan_birth(cgroup.open, mapped=found.has("user"))
+    rdt_make, rdt_enter = _plan_rdt(config, host, options)
     steps = [
         *cgroup.make,
         *cgroup.open,
+        *rdt_make,
         *namespaces.plan_open(config, found),
         Step(ops.LISTEN, slot="listener"),
         Step(ops.OPEN_LOCK, slot="lock"),
@@ -84,6 +84,7 @@ def assemble(config: Config, host: Host, options: Options) -> Assembled:
         # its mounts count.
         *cgroup.enter,
         *process.plan_score(spec_process, "/process"),
+        *rdt_enter,
         Step(ops.SETSID),
         *namespaces.plan_cgroup(found),
         *_plan_keyring(config, options),
@@ -112,13 +113,6 @@ def assemble(config: Config, host: Host, options: Options) -> Assembled:
     if linux.get("mountLabel") and not host.selinux:
         cgroup.warnings.append("linux.mountLabel is ignored: SELinux is not enabled on this host")
     return Assembled(steps, cgroup)
-
-
-def _refuse_unbuilt(config: Config) -> None:
-    """What this version cannot do yet is an error, never ignored."""
-    for name in ("intelRdt",):
-        if config.get("linux", {}).get(name):
-            raise ConfigError(f"/linux/{name}", "this version of ocipy does not support it yet")
 
 
 def assemble_exec(
@@ -152,6 +146,7 @@ def assemble_exec(
     if found.has("user"):
         steps.append(namespaces.become(config, found))
     steps += [Step(ops.CLONE_INIT, **init_birth), *cgroup_enter, *join, *process.plan_score(spec_process, "")]
+    steps += _plan_rdt(config, host, options)[1]
     steps += [Step(ops.SETSID), *_plan_keyring(config, options, join=True)]
     steps += _plan_stdio(spec_process, found, mount=False)
     steps += _plan_attributes(spec_process, config.get("linux", {}), origin="")
@@ -244,6 +239,17 @@ def _plan_keyring(config: Config, options: Options, *, join: bool = False) -> li
 
 def _plan_network(found: namespaces.Namespaces) -> list[Step]:
     return [Step(ops.LOOPBACK_UP, found.pointers["network"])] if "network" in found.made else []
+
+
+def _plan_rdt(config: Config, host: Host, options: Options) -> tuple[list[Step], list[Step]]:
+    """What makes the groups, and what enters them."""
+    rdt = config.get("linux", {}).get("intelRdt")
+    if rdt is None:
+        return [], []
+    from ocipy.linux import intel_rdt  # few have any
+
+    mount = host.resctrl_mount()
+    return intel_rdt.plan(rdt, options.id, mount), [intel_rdt.plan_enter(rdt, options.id, mount)]
 
 
 def _plan_net_devices(config: Config) -> list[Step]:

@@ -13,16 +13,25 @@ OLDEST_KERNEL = (5, 12)  # mount_setattr; docs/kernel-features.md has the rest
 
 class Host:
     """``uid``: effective; ``whole_user_namespace``: we are in the host's own, where device nodes can be made; ``setgroups``: our
-    user namespace has not given it up; ``apparmor``: the AppArmor LSM is on, ``selinux`` likewise; ``cgroup``: hierarchies."""
+    user namespace has not given it up; ``apparmor``: the AppArmor LSM is on, ``selinux`` likewise; ``cgroup``: hierarchies;
+    ``resctrl``: where that filesystem is mounted, "" for nowhere, None until it is looked for."""
 
-    __slots__ = ("apparmor", "cgroup", "selinux", "setgroups", "uid", "whole_user_namespace")
+    __slots__ = ("apparmor", "cgroup", "resctrl", "selinux", "setgroups", "uid", "whole_user_namespace")
 
     def __init__(
         self, uid: int, cgroup: CgroupHost, *, whole_user_namespace: bool = True, setgroups: bool = True, apparmor: bool = False,
-        selinux: bool = False,
+        selinux: bool = False, resctrl: str | None = None,
     ) -> None:  # fmt: skip
         self.uid, self.cgroup, self.whole_user_namespace, self.setgroups = uid, cgroup, whole_user_namespace, setgroups
-        self.apparmor, self.selinux = apparmor, selinux
+        self.apparmor, self.selinux, self.resctrl = apparmor, selinux, resctrl
+
+    def resctrl_mount(self) -> str:
+        """Looked for when a container asks for it: few do."""
+        if self.resctrl is None:
+            from ocipy.linux.intel_rdt import read_mount
+
+            self.resctrl = read_mount()
+        return self.resctrl
 
 
 def read_host() -> Host:

@@ -318,6 +318,11 @@ _WORDS: dict[str, Callable[[_Fields], str]] = {
     "ID_MAPS": _id_maps,
     "TIME_OFFSETS": lambda f: "set the clocks: "
     + ", ".join(f"{clock} {item.get('secs', 0)} s {item.get('nanosecs', 0)} ns" for clock, item in (f.offsets or {}).items()),
+    "MAKE_RESCTRL": lambda f: ("use the group " if f.how == "use" else "make the group ")
+    + f"{f.path} of resctrl"
+    + (" unless it is there" if f.how in ("share", "own") else "")
+    + "".join(f", write {text!r} to its schemata" for text in f.schemata or ()),
+    "ENTER_RESCTRL": lambda f: f"enter the groups {_paths(f.paths)} of resctrl",
     "MOVE_NET_DEVICE": lambda f: f"move the network device {f.name} into the container"
     + (f", as {f.new}," if f.new != f.name else "")
     + " with its addresses, and set it up",

@@ -165,8 +165,8 @@ def test_the_device_rules_of_the_container_are_fine_and_others_are_refused(box: 
 @pytest.mark.parametrize(
     ("flags", "words"),
     [
-        (("--l3-cache-schema", "L3:0=f"), "--l3-cache-schema: Intel RDT is not supported yet"),
-        (("--mem-bw-schema=MB:0=50",), "--mem-bw-schema: Intel RDT is not supported yet"),
+        (("--l3-cache-schema", "L3:0=f"), "it was made without linux.intelRdt"),
+        (("--mem-bw-schema=MB:0=50",), "it was made without linux.intelRdt"),
         (("-r", "/nowhere", "--memory", "5m"), "--resources and --memory exclude each other: put all into the resources"),
         (("-r", "/nowhere"), "/nowhere: open: no such file or directory"),
         (("-r", "-"), "standard input:1:1: not JSON: expecting value"),

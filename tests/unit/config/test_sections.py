@@ -55,6 +55,8 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"intelRdt": {"closID": ".."}}, "/intelRdt/closID"),
     ({"intelRdt": {"closID": "a/b"}}, "/intelRdt/closID"),
     ({"intelRdt": {"closID": ""}}, "/intelRdt/closID"),
+    ({"intelRdt": {"closID": "info"}}, "/intelRdt/closID"),
+    ({"intelRdt": {"closID": "mon_groups"}}, "/intelRdt/closID"),
     ({"intelRdt": {"schemata": ["L3:0=f", "MB:0=1\nL3:0=1"]}}, "/intelRdt/schemata/1"),
     ({"intelRdt": {"l3CacheSchema": "L3:0=f\n"}}, "/intelRdt/l3CacheSchema"),
     ({"memoryPolicy": {"mode": "MPOL_BIND"}}, "/memoryPolicy"),
@@ -188,3 +190,8 @@ def test_lists_of_numbers(text: str, numbers: list[int]) -> None:
 def test_what_is_no_list_is_refused(text: str) -> None:
     with pytest.raises(ConfigError):
         parse_id_list(text, "/x")
+
+
+def test_monitoring_as_it_was_before_1_3_is_warned_of(config: Any) -> None:
+    config["linux"]["intelRdt"] = {"enableCMT": True}
+    assert all_checks(config) == ["/linux/intelRdt/enableCMT is ignored: since 1.3.0 it is enableMonitoring"]

@@ -28,7 +28,7 @@ CONTROLLERS = ("cpu", "cpuacct", "cpuset", "memory", "devices", "freezer", "blki
 
 def host(uid: int = 0) -> Host:
     mounts = {name: f"/sys/fs/cgroup/{name}" for name in CONTROLLERS}
-    return Host(uid, CgroupHost("v1", mounts, dict.fromkeys(mounts, "/")), whole_user_namespace=uid == 0)
+    return Host(uid, CgroupHost("v1", mounts, dict.fromkeys(mounts, "/")), whole_user_namespace=uid == 0, resctrl="/sys/fs/resctrl")
 
 
 def minimal() -> dict[str, Any]:
@@ -65,6 +65,7 @@ def rich() -> dict[str, Any]:
         readonlyPaths=["/proc/sys"], cgroupsPath="/c", resources={"memory": {"limit": 1 << 20}, "pids": {"limit": 5}},
         devices=[{"path": "/dev/fuse", "type": "c", "major": 10, "minor": 229, "fileMode": 0o600}],
         rootfsPropagation="rslave", personality={"domain": "LINUX32"}, netDevices={"eth0": {"name": "c0"}},
+        intelRdt={"closID": "gold", "memBwSchema": "MB:0=50", "schemata": ["L3:0=f", "L3:1=f"], "enableMonitoring": True},
     )  # fmt: skip
     config["hooks"] = {kind: [{"path": "/hook"}] for kind in ("prestart", "createRuntime", "createContainer", "startContainer")}
     return config
@@ -123,7 +124,7 @@ def test_the_plan_of_create_is_as_agreed(name: str) -> None:
 
 
 def on_v2() -> Host:
-    return Host(0, CgroupHost("v2", {"": "/sys/fs/cgroup"}, {"": "/user.slice/shell"}))
+    return Host(0, CgroupHost("v2", {"": "/sys/fs/cgroup"}, {"": "/user.slice/shell"}), resctrl="/sys/fs/resctrl")
 
 
 def test_the_plans_on_cgroup_v2_are_as_agreed() -> None:
