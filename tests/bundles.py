@@ -154,7 +154,11 @@ def cgroups_path(name: str) -> str:
 
 
 def without_root(config: Config) -> None:
-    """What a user needs besides: a user namespace with all ids that the user may map, and a cgroup namespace to show cgroups."""
+    """What a user needs besides: a user namespace with all ids that the user may map, and a cgroup namespace to show cgroups.
+
+    Device rules take privilege: as in what ``spec --rootless`` writes, there are none.
+    """
+    del config["linux"]["resources"]["devices"]
     set_namespace(config, "user")
     set_namespace(config, "cgroup")
     for key, own, path in (("uidMappings", os.getuid(), "/etc/subuid"), ("gidMappings", os.getgid(), "/etc/subgid")):
@@ -465,6 +469,9 @@ def hierarchies() -> dict[str, Path]:
 
 
 def cgroup_of(pid: int, controller: str) -> Path:
+    """Of a process, in the hierarchy of a controller; on cgroup v2 alone there is one for all."""
+    if set(hierarchies()) == {""}:
+        controller = ""
     for line in Path(f"/proc/{pid}/cgroup").read_text().splitlines():
         _, names, path = line.split(":", 2)
         if controller in names.split(","):

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from bundles import Config, Container, Mutate, Runtime, drop_namespace, wait_until
+from bundles import TIME_SCALE, Config, Container, Mutate, Runtime, drop_namespace, wait_until
 
 Make = Callable[..., Container]
 
@@ -153,7 +153,7 @@ def test_a_create_that_hangs_in_a_hook_is_told_at_once_and_force_ends_it(contain
         assert box.start(check=False).status == 1
         assert "not running" in box.kill("TERM", check=False).stderr
         box.delete("--force")
-        assert creating.wait(10) == -signal.SIGKILL
+        assert creating.wait(10 * TIME_SCALE) == -signal.SIGKILL
 
 
 def heavy(config: Config) -> None:

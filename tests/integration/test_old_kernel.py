@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 import pytest
 
-from bundles import Container, Runtime
+from bundles import TIME_SCALE, Container, Runtime
 
 # Executed as a program, so that the filter holds for ocipy and not for the tests.
 HIDE = """
@@ -35,7 +35,8 @@ def create(runtime: Runtime, container: Container, call: str, *, old: bool) -> s
     argv = [sys.executable, "-c", HIDE, call, runtime.path, "--root", str(runtime.root)]
     argv += ["create", "--bundle", str(container.bundle.path), container.id]
     before = pretend_to_be_old if old else None
-    return subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=30, preexec_fn=before)
+    seconds = 30 * TIME_SCALE
+    return subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=seconds, preexec_fn=before)
 
 
 @pytest.mark.parametrize("call", NEEDED)

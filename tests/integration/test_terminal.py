@@ -265,4 +265,4 @@ def test_signals_to_run_reach_the_program(container: Make) -> None:
     runtime.send_signal(signal.SIGUSR1)
     box.wait_output("10")
     runtime.send_signal(signal.SIGTERM)
-    assert runtime.wait(10) == 42
+    assert runtime.wait(10 * TIME_SCALE) == 42

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from bundles import Config, Container, Result, Runtime, make_bundle
+from bundles import TIME_SCALE, Config, Container, Result, Runtime, make_bundle
 from ocipy.linux.cgroups.host import read_cgroup_host
 
 Make = Callable[..., Container]
@@ -197,7 +197,7 @@ def test_updates_at_the_same_time_all_succeed(box: Container, runtime: Runtime) 
     errors = runtime.directory / "errors"
     with open(errors, "wb") as file:
         started = [subprocess.Popen([*argv, number], stdin=subprocess.DEVNULL, stdout=file, stderr=file) for number in shares]
-        assert [process.wait(20) for process in started] == [0] * 6, errors.read_text()
+        assert [process.wait(20 * TIME_SCALE) for process in started] == [0] * 6, errors.read_text()
     assert read(box, "cpu.shares") in shares
 
 

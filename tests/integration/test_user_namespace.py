@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from bundles import Config, Container, mount_at, set_namespace
+from bundles import TIME_SCALE, Config, Container, mount_at, set_namespace
 
 Make = Callable[..., Container]
 Mapping = tuple[int, int, int]
@@ -302,7 +302,7 @@ def run_inside(box: Container, *, setgroups: bool) -> dict[str, Any]:
             Path(f"/proc/{process.pid}/setgroups").write_text("deny")
         for name in ("uid_map", "gid_map"):
             Path(f"/proc/{process.pid}/{name}").write_text("0 0 65536")
-        said, complaint = process.communicate("go\n", timeout=30)
+        said, complaint = process.communicate("go\n", timeout=30 * TIME_SCALE)
     assert process.returncode == 0, complaint
     report: dict[str, Any] = json.loads(said)
     return report
