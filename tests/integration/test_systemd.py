@@ -91,7 +91,7 @@ def text(path: Path) -> str:
 # ---- a scope ---------------------------------------------------------------------------------------------------------
 
 
-def test_container_is_a_scope_that_systemd_shows(container: Make, units: Units) -> None:
+def test_container_is_a_scope_that_systemd_shows(units: Units, container: Make) -> None:
     box = start(as_unit(container("sleep", "1000")))
     shown = units.show(name_of(box), "Description", "Slice", "Delegate", "ActiveState", "ControlGroup", "CollectMode")
     assert shown["Description"] == f"ocipy container {box.id}"
@@ -102,7 +102,7 @@ def test_container_is_a_scope_that_systemd_shows(container: Make, units: Units) 
     assert str(box.pid) in text(own(box) / "cgroup.procs").split()
 
 
-def test_later_commands_need_no_flag_and_nothing_is_left(container: Make, units: Units) -> None:
+def test_later_commands_need_no_flag_and_nothing_is_left(units: Units, container: Make) -> None:
     box = start(as_unit(container("sleep", "1000")))
     directory = own(box)
     box.runtime("pause", box.id)
@@ -117,13 +117,13 @@ def test_later_commands_need_no_flag_and_nothing_is_left(container: Make, units:
     assert units.left() == []
 
 
-def test_a_running_container_is_deleted_by_force_with_its_unit(container: Make, units: Units) -> None:
+def test_a_running_container_is_deleted_by_force_with_its_unit(units: Units, container: Make) -> None:
     box = start(as_unit(container("sh", "-c", "sleep 1000 & sleep 1000")))
     box.delete("--force")
     assert units.left() == []
 
 
-def test_a_scope_that_memory_ended_is_forgotten(container: Make, units: Units) -> None:
+def test_a_scope_that_memory_ended_is_forgotten(units: Units, container: Make) -> None:
     limit = {"limit": 32 * MIB, "swap": 32 * MIB}
     box = start(as_unit(container("sh", "-c", "x=aaaaaaaa; while :; do x=$x$x; done"), memory=limit))
     box.wait_for("stopped", 60)
@@ -131,7 +131,7 @@ def test_a_scope_that_memory_ended_is_forgotten(container: Make, units: Units) -
     assert units.left() == []
 
 
-def test_default_slice_is_systems(container: Make, units: Units) -> None:
+def test_default_slice_is_systems(units: Units, container: Make) -> None:
     box = container("sleep", "1000")
     del box.bundle.config["linux"]["cgroupsPath"]
     box.bundle.write()
@@ -140,7 +140,7 @@ def test_default_slice_is_systems(container: Make, units: Units) -> None:
     box.delete("--force")
 
 
-def test_nested_slices_are_made(container: Make, units: Units) -> None:
+def test_nested_slices_are_made(units: Units, container: Make) -> None:
     box = as_unit(container("sleep", "1000"))
     stem = SLICE.removesuffix(".slice")
     box.bundle.config["linux"]["cgroupsPath"] = f"{stem}-a-b.slice:ocipy:{box.id}"
@@ -152,7 +152,7 @@ def test_nested_slices_are_made(container: Make, units: Units) -> None:
         units("stop", name)
 
 
-def test_a_container_can_be_a_slice(container: Make, units: Units) -> None:
+def test_a_container_can_be_a_slice(units: Units, container: Make) -> None:
     box = as_unit(container("sleep", "1000"))
     unit = f"{SLICE.removesuffix('.slice')}-x.slice"
     box.bundle.config["linux"]["cgroupsPath"] = f"{SLICE}:ocipy:{unit}"
@@ -164,7 +164,7 @@ def test_a_container_can_be_a_slice(container: Make, units: Units) -> None:
     assert units.show(unit, "ActiveState") == {"ActiveState": "inactive"}
 
 
-def test_a_unit_that_exists_is_refused_and_stays(container: Make, units: Units) -> None:
+def test_a_unit_that_exists_is_refused_and_stays(units: Units, container: Make) -> None:
     one = start(as_unit(container("sleep", "1000")))
     two = as_unit(container("sleep", "1000"))
     two.bundle.config["linux"]["cgroupsPath"] = one.bundle.config["linux"]["cgroupsPath"]
@@ -176,7 +176,7 @@ def test_a_unit_that_exists_is_refused_and_stays(container: Make, units: Units) 
     assert one.status == "running"
 
 
-def test_a_create_that_fails_leaves_no_unit(container: Make, units: Units) -> None:
+def test_a_create_that_fails_leaves_no_unit(units: Units, container: Make) -> None:
     box = as_unit(container("/no/such/program"))
     assert box.runtime(FLAG, "create", "--bundle", box.bundle.path, box.id, check=False).status != 0
     assert units.left() == []
@@ -208,7 +208,7 @@ LIMITS: list[tuple[str, dict[str, Any], dict[str, str], dict[str, str]]] = [
 @pytest.mark.skipif(not UNIFIED, reason="the files are those of cgroup v2")
 @pytest.mark.parametrize(("resources", "properties", "files"), [row[1:] for row in LIMITS], ids=[row[0] for row in LIMITS])
 def test_limits_are_told_to_systemd_and_are_in_force(
-    container: Make, units: Units, resources: dict[str, Any], properties: dict[str, str], files: dict[str, str]
+    units: Units, container: Make, resources: dict[str, Any], properties: dict[str, str], files: dict[str, str]
 ) -> None:
     box = start(as_unit(container("sleep", "1000"), **resources))
     directory = own(box)
@@ -220,7 +220,7 @@ def test_limits_are_told_to_systemd_and_are_in_force(
 
 
 @pytest.mark.skipif(UNIFIED, reason="the files are those of cgroup v1")
-def test_limits_of_v1_are_told_to_systemd_and_are_in_force(container: Make, units: Units) -> None:
+def test_limits_of_v1_are_told_to_systemd_and_are_in_force(units: Units, container: Make) -> None:
     cpu = {"shares": 512, "quota": 25000, "period": 50000, "cpus": "0"}
     box = start(as_unit(container("sleep", "1000"), memory={"limit": 64 * MIB}, cpu=cpu, pids={"limit": 50}))
     shown = units.show(name_of(box), "MemoryLimit", "CPUShares", "CPUQuotaPerSecUSec", "TasksMax")
@@ -238,7 +238,7 @@ def test_limits_of_v1_are_told_to_systemd_and_are_in_force(container: Make, unit
 
 
 @pytest.mark.skipif(not UNIFIED, reason="the files are those of cgroup v2")
-def test_update_changes_the_files_and_what_systemd_knows(container: Make, units: Units) -> None:
+def test_update_changes_the_files_and_what_systemd_knows(units: Units, container: Make) -> None:
     box = start(as_unit(container("sleep", "1000"), memory={"limit": 64 * MIB}, pids={"limit": 50}))
     box.runtime("update", "--memory", "128M", "--pids-limit", "60", "--cpu-quota", "20000", "--cpu-share", "2", box.id)
     wanted = {"memory.max": str(128 * MIB), "pids.max": "60", "cpu.max": "20000 100000", "cpu.weight": "1"}
@@ -250,7 +250,7 @@ def test_update_changes_the_files_and_what_systemd_knows(container: Make, units:
     assert {name: text(directory / name) for name in wanted} == wanted
 
 
-def test_devices_that_are_not_allowed_cannot_be_opened(container: Make, units: Units) -> None:
+def test_devices_that_are_not_allowed_cannot_be_opened(units: Units, container: Make) -> None:
     def add(config: Config) -> None:
         config["linux"]["devices"] = [
             {"path": f"/dev/{name}", "type": "c", "major": 1, "minor": minor, "fileMode": 0o666}
@@ -266,7 +266,7 @@ def test_devices_that_are_not_allowed_cannot_be_opened(container: Make, units: U
 # ---- annotations -----------------------------------------------------------------------------------------------------
 
 
-def test_annotations_set_properties_of_the_unit(container: Make, units: Units) -> None:
+def test_annotations_set_properties_of_the_unit(units: Units, container: Make) -> None:
     box = as_unit(container("sleep", "1000"))
     box.bundle.config["annotations"] = {
         "org.systemd.property.TimeoutStopUSec": "uint64 5000000", "org.systemd.property.RuntimeMaxSec": "3600",

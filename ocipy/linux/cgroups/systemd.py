@@ -71,8 +71,17 @@ def _plan_v2(host: CgroupHost, path: str, pointer: str, config: Config, start: S
     start.values["controllers"] = made[0].get("controllers")
     enter = [Step(ops.ENTER_CGROUP, pointer, paths=plan.paths)] if start.get("name").endswith(".slice") else []
     plan.stage = [start, *enter, *(step for step in plan.make if step not in made)]
-    plan.make, plan.open, plan.enter = [], [], []
+    # systemd takes a directory that is there. Without controllers: it hands down those that the unit needs.
+    early = [Step(ops.MAKE_CGROUP, pointer, path=plan.paths[""], controllers={})] if _binds_its_cgroup(config, host) else []
+    plan.make, plan.open, plan.enter = early, [], []
     return plan
+
+
+def _binds_its_cgroup(config: Config, host: CgroupHost) -> bool:
+    """Is the cgroup's directory opened before there is a stage? For a mount without a cgroup namespace, with privilege."""
+    namespaces = [item["type"] for item in (config.get("linux") or {}).get("namespaces") or ()]
+    mounted = any(mount.get("type") == "cgroup" for mount in config.get("mounts") or ())
+    return mounted and "cgroup" not in namespaces and not host.denied
 
 
 def _plan_v1(host: CgroupHost, path: str, pointer: str, config: Config, start: Step) -> CgroupPlan:

@@ -120,6 +120,17 @@ def test_scope_is_started_with_the_stage_and_limits_are_set_in_it() -> None:
     assert (properties["MemoryMax"], properties["TasksMax"]) == (1 << 20, 100)
 
 
+def test_a_cgroup_that_is_to_be_bound_is_made_before_systemd_takes_it() -> None:
+    mounts = [{"destination": "/sys/fs/cgroup", "type": "cgroup", "source": "cgroup"}]
+    found = plan(path="m.slice:p:x", mounts=mounts)
+    assert [(step.op.name, step.get("path"), step.get("controllers")) for step in found.make] == [
+        ("MAKE_CGROUP", "/sys/fs/cgroup/m.slice/p-x.scope", {})
+    ]
+    without = host()
+    without.denied = frozenset([""])
+    assert plan(path="m.slice:p:x", mounts=mounts, on=without).make == []
+
+
 def test_few_tasks_are_allowed_only_when_the_stage_is_gone() -> None:
     found = plan({"pids": {"limit": 1}})
     assert "TasksMax" not in started(found)
