@@ -13,6 +13,8 @@ Names and versions are in pyproject.toml. CC and CFLAGS are honoured; OCIPY_WERR
 
 from __future__ import annotations
 
+import importlib.util
+import marshal
 import os
 import runpy
 import shlex
@@ -187,6 +189,26 @@ class BuildPy(build_py):
         (package / "config" / "spec").mkdir(parents=True, exist_ok=True)
         for schema in (ROOT / "spec").glob("*.json"):
             shutil.copy2(schema, package / "config" / "spec" / schema.name)
+        bundle(package)
+
+
+def bundle(package: Path) -> None:
+    """The bytecode of all modules in one file (boot.py reads it), for the Python that runs this."""
+    index: dict[str, tuple[bool, int, int, int]] = {}
+    code = b""
+    for source in sorted(package.glob("**/*.py")):
+        name = ".".join((package.name, *source.relative_to(package).with_suffix("").parts))
+        text = source.read_bytes()
+        compiled = marshal.dumps(compile(text, str(source.relative_to(package.parent)), "exec", dont_inherit=True))
+        index[name.removesuffix(".__init__")] = (source.name == "__init__.py", len(text), len(code), len(compiled))
+        code += compiled
+
+    def placed(start: int) -> bytes:
+        return marshal.dumps({name: (kind, size, start + at, length) for name, (kind, size, at, length) in index.items()})
+
+    # Numbers of marshal have one size up to 31 bits, so the index is as long with the right places as without.
+    head = importlib.util.MAGIC_NUMBER + len(placed(0)).to_bytes(4, "little")
+    (package / "_bundle").write_bytes(head + placed(len(head) + len(placed(0))) + code)
 
 
 def copy_init(directory: Path) -> None:

@@ -2,17 +2,74 @@
 
 from __future__ import annotations
 
+import marshal
 import posix
 import sys
+from _frozen_importlib import ModuleSpec
+from _frozen_importlib_external import MAGIC_NUMBER
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from types import ModuleType
     from typing import NoReturn
+
+    # name -> is it a package, size of its source, place and size of its code in the bundle
+    Index = dict[str, tuple[bool, int, int, int]]
+
+BUNDLE = "_bundle"  # in the package; written by setup.py: magic number of the bytecode, size of the index, index, code
+
+
+class Bundle:
+    """Finds the modules of ocipy in one file, by its index: the import system would look at a directory and open a file for each of
+    the sixty that create takes, and that is a sixth of its time.
+    """
+
+    def __init__(self, package: str, fd: int, index: Index) -> None:
+        self.package, self.fd, self.index = package, fd, index
+
+    def find_spec(self, name: str, path: object = None, target: object = None) -> ModuleSpec | None:
+        """None for what is not in the bundle, and for a source that was changed since: then it is imported as usual."""
+        entry = self.index.get(name)
+        if entry is None:
+            return None
+        stem = self.package + name[5:].replace(".", "/")
+        source = stem + ("/__init__.py" if entry[0] else ".py")
+        try:
+            if posix.stat(source).st_size != entry[1]:
+                return None
+        except OSError:
+            return None
+        spec = ModuleSpec(name, self, origin=source, is_package=entry[0])  # type: ignore[arg-type]
+        spec.has_location = True
+        if entry[0]:
+            spec.submodule_search_locations = [stem]
+        return spec
+
+    def create_module(self, spec: ModuleSpec) -> None:
+        """A module like any other."""
+
+    def exec_module(self, module: ModuleType) -> None:
+        """Run the module's code."""
+        _, _, place, size = self.index[module.__name__]
+        exec(marshal.loads(posix.pread(self.fd, size, place)), module.__dict__)  # noqa: S302  it is code, like a .pyc
+
+
+def open_bundle(package: str) -> None:
+    """Import from the bundle from now on, if there is one for this Python."""
+    try:
+        fd = posix.open(f"{package}/{BUNDLE}", posix.O_RDONLY | posix.O_CLOEXEC)
+    except OSError:
+        return
+    head = posix.read(fd, 8)
+    if head[:4] == MAGIC_NUMBER:
+        index = marshal.loads(posix.read(fd, int.from_bytes(head[4:], "little")))  # noqa: S302
+        sys.meta_path.insert(0, Bundle(package, fd, index))
 
 
 def boot(arguments: list[str]) -> NoReturn:
     """Run ``main`` and leave with its status, by os._exit: tearing the interpreter down costs 2 ms and frees nothing."""
     try:
+        open_bundle(__file__.rpartition("/cli/")[0])
         from ocipy.cli.main import main
 
         status = main(arguments)

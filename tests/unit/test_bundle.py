@@ -1,0 +1,65 @@
+"""The bundle of bytecode that boot.py imports from: the same modules, and never older than their sources."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+import sysconfig
+from pathlib import Path
+
+import pytest
+
+import ocipy
+
+LAUNCHER = Path(sysconfig.get_path("scripts")) / "ocipy"
+VERSION = f"python{sys.version_info.major}.{sys.version_info.minor}"
+INSTALLED = Path(sysconfig.get_path("purelib")) / "ocipy"
+
+
+class Prefix:
+    """A copy of what is installed, to change."""
+
+    def __init__(self, base: Path) -> None:
+        self.launcher = base / "bin/ocipy"
+        self.package = base / "lib" / VERSION / "site-packages/ocipy"
+        self.launcher.parent.mkdir(parents=True)
+        shutil.copy2(LAUNCHER, self.launcher)
+        (base / "bin" / VERSION).symlink_to(Path(sys.executable).resolve())
+        shutil.copytree(INSTALLED, self.package)
+        (base / "pyvenv.cfg").touch()
+        for name in ("_cffi_backend*", "jsonschema*"):
+            for path in INSTALLED.parent.glob(name):
+                (self.package.parent / path.name).symlink_to(path)
+
+    def run(self, *arguments: str) -> str:
+        return subprocess.run([self.launcher, *arguments], check=True, capture_output=True, text=True, timeout=60).stdout
+
+
+@pytest.fixture
+def prefix(tmp_path: Path) -> Prefix:
+    return Prefix(tmp_path / "prefix")
+
+
+def test_every_module_is_in_it(prefix: Prefix) -> None:
+    for source in prefix.package.glob("**/*.py"):
+        if source.name not in ("__init__.py", "boot.py"):
+            source.write_bytes(b"#" * (source.stat().st_size - 1) + b"\n")  # of the same size: nothing but the bundle has code
+    assert prefix.run("--version").startswith(f"ocipy version {ocipy.__version__}\n")
+    assert "OPTIONS" in prefix.run("create", "--help")
+    assert '"ociVersionMax": "1.3.0"' in prefix.run("features")
+
+
+def test_a_source_that_was_changed_counts(prefix: Prefix) -> None:
+    source = prefix.package / "cli/version.py"
+    source.write_text("def version():\n    return 'changed\\n'\n")
+    assert prefix.run("--version") == "changed\n"
+
+
+@pytest.mark.parametrize("content", [None, b"", b"\0" * 8, b"of another Python"], ids=["absent", "empty", "zeros", "other"])
+def test_without_a_bundle_for_this_python_modules_are_imported_as_usual(prefix: Prefix, content: bytes | None) -> None:
+    bundle = prefix.package / "_bundle"
+    bundle.unlink()
+    if content is not None:
+        bundle.write_bytes(content)
+    assert prefix.run("--version").startswith("ocipy version ")
