@@ -468,6 +468,14 @@ def hierarchies() -> dict[str, Path]:
     return found
 
 
+def show_only_v2() -> None:
+    """cgroup v2 on /sys/fs/cgroup and no other hierarchy, in this mount namespace."""
+    if set(hierarchies()) != {""}:
+        subprocess.run(["umount", "--recursive", "--lazy", "/sys/fs/cgroup"], check=True)
+        subprocess.run(["mount", "-t", "cgroup2", "cgroup2", "/sys/fs/cgroup"], check=True)
+    assert set(hierarchies()) == {""}
+
+
 def cgroup_of(pid: int, controller: str) -> Path:
     """Of a process, in the hierarchy of a controller; on cgroup v2 alone there is one for all."""
     if set(hierarchies()) == {""}:

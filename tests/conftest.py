@@ -79,8 +79,12 @@ def _mount(*arguments: str | Path) -> None:
 def _clean_cgroup_tree() -> None:
     """On cgroup v1: the same hierarchies in a fresh tmpfs, without what others left beside them.
 
-    crun refuses a machine with v1 hierarchies and a unified one that has controllers: it does not get the latter.
+    crun refuses a machine with v1 hierarchies and a unified one that has controllers: it does not get the latter. With
+    OCIPY_CGROUP=v2 there is cgroup v2 alone, with the controllers that v1 has left.
     """
+    if os.environ.get("OCIPY_CGROUP") == "v2" and "" in hierarchies():
+        bundles.show_only_v2()
+        return
     if Path("/sys/fs/cgroup/cgroup.controllers").exists() or not Path("/sys/fs/cgroup").is_dir():
         return
     points = [m for m in mounts() if m["type"] in ("cgroup", "cgroup2") and m["point"].startswith("/sys/fs/cgroup/")]

@@ -27,6 +27,7 @@ from bundles import (
     make_bundle,
     runtime_path,
     set_namespace,
+    show_only_v2,
     wait_until,
 )
 
@@ -39,7 +40,6 @@ Probe = Callable[..., dict[str, Any]]
 @pytest.fixture(autouse=True)
 def only_v2() -> Iterator[Path]:
     """The test process in a mount namespace with cgroup v2, and nothing else, on /sys/fs/cgroup."""
-    top = Path("/sys/fs/cgroup")
     if set(hierarchies()) == {""}:
         yield hierarchies()[""]
         return
@@ -48,10 +48,8 @@ def only_v2() -> Iterator[Path]:
     before = os.open("/proc/self/ns/mnt", os.O_RDONLY)
     assert libc.unshare(CLONE_NEWNS) == 0
     try:
-        subprocess.run(["umount", "--recursive", "--lazy", top], check=True)
-        subprocess.run(["mount", "-t", "cgroup2", "cgroup2", top], check=True)
-        assert set(hierarchies()) == {""}
-        yield top
+        show_only_v2()
+        yield hierarchies()[""]
     finally:
         assert libc.setns(before, CLONE_NEWNS) == 0
         os.close(before)
@@ -532,6 +530,16 @@ def test_weight_of_io_is_that_of_the_schedulers_interface(container: Make) -> No
         return
     found = {name: text(own(box) / name) for name in ("io.bfq.weight", "io.weight") if (own(box) / name).exists()}
     assert found.get("io.bfq.weight", found.get("io.weight")) in ("default 100", "100", "default 910")
+
+
+def test_update_without_the_controller_says_so(container: Make) -> None:
+    missing = [name for name in ("rdma", "pids") if name not in controllers()]
+    if not missing:
+        pytest.skip("all controllers are here")
+    box = start(container("/bin/sleep", "100"))
+    limits: dict[str, dict[str, Any]] = {"rdma": {"rdma": {"mlx5": {"hcaHandles": 1}}}, "pids": {"pids": {"limit": 5}}}
+    answer = update(box, limits[missing[0]], check=False)
+    assert f"the {missing[0]} controller was not enabled for this cgroup" in answer.stderr
 
 
 def test_no_process_more_than_the_limit(container: Make) -> None:

@@ -38,6 +38,9 @@ def advice_set(path: str, file: str, value: str | None, number: int) -> str:
     """One clause, without a full stop; "" when nothing better is known than the errno."""
     if number == errno.ENOENT and not os.path.isdir(path):
         return "the cgroup is gone"
+    name = file.partition(".")[0]
+    if number == errno.ENOENT and name not in f"cgroup {_read(path, 'cgroup.controllers')}".split() and _is_v2(path):
+        return f"the {name} controller was not enabled for this cgroup: see cgroup.controllers in it and above"
     if number == errno.ENOENT:
         return next((why for prefix, why in MISSING if file.startswith(prefix)), "this kernel has no such file")
     if number in (errno.EACCES, errno.EROFS):
@@ -63,6 +66,10 @@ def advice_set(path: str, file: str, value: str | None, number: int) -> str:
     if file.startswith("cpu.cfs_") and number == errno.EINVAL:
         return "periods are 1000 to 1000000, quotas at least 1000 and no more than the parent's, bursts no more than the quota"
     return ""
+
+
+def _is_v2(path: str) -> bool:
+    return os.path.exists(path + "/cgroup.controllers")
 
 
 def _read(path: str, file: str) -> str:
