@@ -214,6 +214,12 @@ def _left(before: dict[str, set[str]]) -> list[str]:
 
 
 @pytest.fixture
+def look() -> Callable[[], dict[str, set[str]]]:
+    """What no_leaks looks at, for the test of it."""
+    return surroundings
+
+
+@pytest.fixture
 def known_leak() -> str:
     """What no_leaks expects to be left, a regular expression; "" for nothing. For tests of other runtimes."""
     return ""

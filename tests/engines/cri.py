@@ -19,7 +19,7 @@ from typing import Any
 import grpc
 import websocket
 from bundles import PREFIX, TIME_SCALE, runtime_path, wait_until
-from engines.engine import IMAGE, PAUSE, Engine, archive, pause_archive
+from engines.engine import IMAGE, PAUSE, Engine, archive, pause_archive, readme
 
 HANDLER, OTHER_HANDLER = "under-test", "bare"  # OTHER_HANDLER: its own state, no devices of the host for the privileged
 CLONE_NEWNET = 0x40000000
@@ -253,7 +253,7 @@ def cri(directory: Path) -> Cri:
     address = directory / "grpc.sock"
     engine = Cri(directory, ["ctr", "--address", str(address), "--namespace", "k8s.io"])
     roots = {handler: directory / f"states-{handler}" for handler in (HANDLER, OTHER_HANDLER)}
-    engine.states = [root / "k8s.io" for root in roots.values()]
+    engine.states = [root / "k8s.io" for root in (*roots.values(), Path("/run/containerd/runc"))]
     # Negative scores below one's own need CAP_SYS_RESOURCE; profiles of AppArmor are not what is tested.
     (directory / "config.toml").write_text(f"""
 version = 2
@@ -277,6 +277,7 @@ conf_dir = "{directory}/cni"
 default_runtime_name = "{HANDLER}"
 {_handler(HANDLER, roots[HANDLER])}
 {_handler(OTHER_HANDLER, roots[OTHER_HANDLER], privileged_without_host_devices="true")}
+{readme("toml", "containerd")}
 """)
     (directory / "cni").mkdir()
     addresses = {"type": "host-local", "ranges": [[{"subnet": "10.88.0.0/24"}]], "dataDir": str(directory / "addresses")}

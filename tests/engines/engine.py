@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 from typing import ClassVar
 
-from bundles import PREFIX, TIME_SCALE, Result, busybox_rootfs, made, mounts, read_terminal, runtime_path, wait_until
+from bundles import PREFIX, REPOSITORY, TIME_SCALE, Result, busybox_rootfs, made, mounts, read_terminal, runtime_path, wait_until
 
 IMAGE = "localhost/box:latest"
 PAUSE = "localhost/pause:latest"  # what holds a pod's namespaces
@@ -29,6 +29,12 @@ def archive() -> Path:
 
 def pause_archive() -> Path:
     return made("archive.sh", busybox_rootfs(), PAUSE, "/bin/pause") / "archive.tar"
+
+
+def readme(language: str, heading: str) -> str:
+    """The block under the README's heading, naming the runtime under test: engines are given what users are told to give them."""
+    section = (REPOSITORY / "README.md").read_text().split(f"\n### {heading}\n")[1].split("\n### ")[0]
+    return section.split(f"```{language}\n")[1].split("```")[0].replace("/usr/local/bin/ocipy", runtime_path())
 
 
 class Engine:
@@ -157,12 +163,12 @@ def docker(directory: Path) -> Engine:
     (directory / "bin").mkdir()
     (directory / "bin/runc").symlink_to(runtime_path())  # BuildKit runs what it finds under this name, not the default runtime
     engine = Engine(directory, ["docker", "--host", address], {"PATH": f"{directory}/bin:{PATH}"})
-    engine.states = [directory / "exec/runtime-under-test/moby"]
-    (directory / "daemon.json").write_text(json.dumps({
+    told = json.loads(readme("json", "Docker"))
+    engine.states = [directory / "exec/runtime-runc/moby"]  # whatever the runtime is called
+    (directory / "daemon.json").write_text(json.dumps(told | {
         "data-root": str(directory / "data"), "exec-root": str(directory / "exec"), "pidfile": str(directory / "pid"),
-        "hosts": [address], "runtimes": {"under-test": {"path": runtime_path()}}, "default-runtime": "under-test",
+        "hosts": [address], "default-runtime": "ocipy", "cgroup-parent": f"/{PREFIX}",
         "iptables": False, "ip6tables": False, "bridge": "none", "storage-driver": "overlay2", "experimental": True,
-        "exec-opts": ["native.cgroupdriver=cgroupfs"], "cgroup-parent": f"/{PREFIX}",
     }))  # fmt: skip
     engine.start("dockerd", "--config-file", directory / "daemon.json")
     engine("load", "--input", archive())
@@ -174,22 +180,16 @@ def docker(directory: Path) -> Engine:
 
 def _containers_conf(directory: Path) -> dict[str, str]:
     """Configure Podman and Buildah; returns the environment that says where it is."""
-    name = os.path.basename(runtime_path())
     (directory / "containers.conf").write_text(f"""
 [containers]
 log_driver = "k8s-file"
 netns = "none"
 default_ulimits = ["nofile=20000:20000", "nproc=32768:32768"]
 [engine]
-cgroup_manager = "cgroupfs"
 events_logger = "file"
 infra_image = "{PAUSE}"
-runtime = "{name}"
-runtime_supports_json = ["{name}"]
-runtime_supports_nocgroup = ["{name}"]
-[engine.runtimes]
-{name} = ["{runtime_path()}"]
-""")
+runtime = "ocipy"
+{readme("toml", "Podman").removeprefix("[engine]")}""")
     (directory / "storage.conf").write_text(f"""
 [storage]
 driver = "overlay"
@@ -216,9 +216,8 @@ def podman(directory: Path) -> Engine:
 
 
 def buildah(directory: Path) -> Engine:
-    engine = Engine(directory, ["buildah"], _containers_conf(directory) | {
-        "BUILDAH_ISOLATION": "oci", "BUILDAH_RUNTIME": runtime_path(), "TMPDIR": str(directory),
-    })  # fmt: skip
+    told = dict(word.split("=") for word in readme("sh", "Buildah").split()[1:])
+    engine = Engine(directory, ["buildah"], _containers_conf(directory) | told | {"TMPDIR": str(directory)})
     engine.states = [_default_state()]
     engine.stay()
     engine("pull", f"docker-archive:{archive()}", timeout=120)

@@ -13,7 +13,7 @@ from engines.engine import IMAGE, Engine
 @pytest.fixture
 def working(buildah: Engine) -> Iterator[str]:
     """A working container of Buildah."""
-    name = buildah("from", "--pull-never", "--network", "none", "--cgroup-parent", f"/{PREFIX}", IMAGE).stdout.strip()
+    name = buildah("from", "--pull-never", "--network", "none", "--cgroup-parent", f"/{PREFIX}/buildah", IMAGE).stdout.strip()
     yield name
     buildah("rm", name)
 
@@ -51,12 +51,12 @@ def test_a_command_that_does_not_exist_is_named(buildah: Engine, working: str) -
 
 def test_an_image_is_built(buildah: Engine, tmp_path: Path) -> None:
     (tmp_path / "Dockerfile").write_text(f"FROM {IMAGE}\nRUN echo built >/made && id -u\nUSER user\nRUN cat /made && id -u\n")
-    result = buildah("bud", "--network", "none", "--cgroup-parent", f"/{PREFIX}", "--no-cache", "--tag", "built", tmp_path)
+    result = buildah("bud", "--network", "none", "--cgroup-parent", f"/{PREFIX}/buildah", "--no-cache", "--tag", "built", tmp_path)
     assert "built\n1000\n" in result.stdout
     buildah("rmi", "built")
 
 
 def test_a_build_ends_at_a_command_that_fails(buildah: Engine, tmp_path: Path) -> None:
     (tmp_path / "Dockerfile").write_text(f"FROM {IMAGE}\nRUN exit 9\n")
-    result = buildah("bud", "--network", "none", "--cgroup-parent", f"/{PREFIX}", tmp_path, check=False)
+    result = buildah("bud", "--network", "none", "--cgroup-parent", f"/{PREFIX}/buildah", tmp_path, check=False)
     assert (result.status, "exit status 9" in result.stderr) == (9, True), str(result)

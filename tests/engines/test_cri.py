@@ -15,6 +15,7 @@ import grpc
 import pytest
 from bundles import PREFIX, cgroup_of, hierarchies, wait_until
 from engines.cri import HANDLER, OTHER_HANDLER, Container, Cri, Pod
+from engines.engine import readme
 
 MakePod = Callable[..., Pod]
 
@@ -387,7 +388,7 @@ def test_a_privileged_pod_of_a_handler_without_the_hosts_devices(make_pod: MakeP
 
 
 def test_a_handler_of_the_pod_is_the_runtime_of_its_containers(cri: Cri, make_pod: MakePod) -> None:
-    usual, other = cri.states
+    usual, other = cri.states[:2]
     for handler, states in (("", usual), (HANDLER, usual), (OTHER_HANDLER, other)):
         pod = make_pod(handler=handler)
         box = pod.start("sleep", "1000")
@@ -504,3 +505,9 @@ def test_files_and_directories_are_mounted_read_only(pod: Pod, tmp_path: Path) -
     said = pod.sh("cat /etc/made/file; (echo >/etc/made/file) 2>&1; echo new >/data/new", mounts=mounts)
     assert said == "content\nsh: can't create /etc/made/file: Read-only file system\n"
     assert (tmp_path / "new").read_text() == "new\n"
+
+
+def test_the_handler_that_the_readme_configures_and_its_runtime_class_names(make_pod: MakePod) -> None:
+    handler = re.search(r"^handler: (\S+)$", readme("yaml", "Kubernetes"), re.MULTILINE)
+    assert handler
+    assert make_pod({}, handler[1]).run("echo", "hello") == "hello\n"
