@@ -68,6 +68,7 @@ def execute(entry: Entry, request: ExecRequest) -> tuple[int, int]:
         warning.tell("debug", f"a plan of {len(plan)} steps to join the namespaces (CLONE_NEW* {flags:#x}) of pid {record.pid}")
     session = Session(plan, record, entry)
     session.target_pidfd = target
+    session.follow = 0 if request.cgroups else record.pid
     if on_console is not None:
         session.on_console = on_console
 

@@ -34,8 +34,8 @@ class Session:
     """
 
     __slots__ = (
-        "entry", "hook_state", "listener_state", "moved", "on_console", "on_pid", "on_ready", "paths", "pid", "pidfd", "plan",
-        "record", "slots", "sock", "stage", "stage_pidfd", "staying", "target_pidfd", "unborn",
+        "entry", "follow", "hook_state", "listener_state", "moved", "on_console", "on_pid", "on_ready", "paths", "pid", "pidfd",
+        "plan", "record", "slots", "sock", "stage", "stage_pidfd", "staying", "target_pidfd", "unborn",
     )  # fmt: skip
 
     def __init__(self, plan: list[Step], record: Record, entry: Entry) -> None:
@@ -45,6 +45,7 @@ class Session:
         self.staying: list[str] = []
         self.pid = self.stage = 0
         self.pidfd = self.stage_pidfd = self.sock = self.target_pidfd = -1
+        self.follow = 0  # whose cgroup v2 an exec enters where the container's own takes nobody
         self.unborn = ""  # slot of the cgroup that the kernel let nobody be born in
         self.paths: dict[str, str] = record.cgroup_paths
         self.on_console: Callable[[int], None] = os.close
@@ -143,9 +144,8 @@ class Session:
 
         opened = next(step for step in self.plan if step.values.get("slot") == slot)
         path = opened.get("path")
-        first = self.record.pid if path == self.paths.get("") else 0
         try:
-            apply_enter(Step(ops.ENTER_CGROUP, opened.origin, paths={"": path}, init=first), self.pid)
+            apply_enter(Step(ops.ENTER_CGROUP, opened.origin, paths={"": path}, init=self.follow), self.pid)
         except CgroupError as error:
             unit = self.record.extra.get("unit")
             if not unit or error.errno not in (EACCES, EPERM):

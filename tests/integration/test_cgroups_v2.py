@@ -172,6 +172,8 @@ def test_exec_goes_where_the_containers_processes_are_when_they_have_given_contr
     answer = box.exec("/bin/cat", "/proc/self/cgroup")
     assert answer.stdout.splitlines()[-1].endswith("/init.scope")
     assert leaf.exists()
+    asked = box.exec("/bin/true", flags=["--cgroup", "/"], check=False)
+    assert f"enter the cgroup {own(box)} with pid" in asked.stderr
 
 
 def test_exec_into_a_user_namespace_goes_there_too(container: Make) -> None:
