@@ -5,8 +5,9 @@
 The machine is new each time. This repository, a virtual environment, and what tests make once are in it at the same paths as here;
 the command starts in the repository as root. Output comes as it is written; what the command leaves in /results goes to the
 directory (default: .lab/guest-results), with the machine's journal and console. The exit status is the command's; 124 when the time
-is over, 125 when the machine failed. GUEST_TIMEOUT (seconds), GUEST_CPUS, GUEST_MEMORY (MiB) change what they say; GUEST_ACCEL=kvm
-is fast, where /dev/kvm works: all is emulated otherwise.
+is over, 125 when the machine failed. GUEST_TIMEOUT (seconds), GUEST_CPUS, GUEST_MEMORY (MiB) change what they say; GUEST_APPEND
+adds to the kernel's parameters: systemd.unified_cgroup_hierarchy=0 makes cgroup v1 beside v2. GUEST_ACCEL=kvm is fast, where
+/dev/kvm works: all is emulated otherwise.
 """
 
 from __future__ import annotations
@@ -78,7 +79,7 @@ def qemu(directory: Path, made: Path) -> list[str]:
         QEMU, "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot", "-machine", "q35",
         "-accel", os.environ.get("GUEST_ACCEL", "tcg,thread=multi,tb-size=512"),
         "-cpu", "max,la57=off", "-smp", os.environ.get("GUEST_CPUS", "2"), "-m", os.environ.get("GUEST_MEMORY", "2048"),
-        "-kernel", str(made / "vmlinuz"), "-append", KERNEL,
+        "-kernel", str(made / "vmlinuz"), "-append", f"{KERNEL} {os.environ.get('GUEST_APPEND', '')}",
         "-serial", f"file:{directory / 'console'}", "-serial", "file:/dev/stdout",
         "-device", "nvme,id=disks,serial=disks", *disks,
     ]  # fmt: skip

@@ -60,6 +60,7 @@ FILES: dict[str, tuple[str, str, Callable[[str], Any]]] = {
     "memory.min": ("MemoryMin", "t", _number),
     "memory.swap.max": ("MemorySwapMax", "t", _number),
     "memory.zswap.max": ("MemoryZSwapMax", "t", _number),
+    "memory.oom.group": ("OOMPolicy", "s", lambda text: ("continue", "kill")[int(text)]),
     "cpu.weight": ("CPUWeight", "t", int),
     "cpuset.cpus": ("AllowedCPUs", "ay", _bits),
     "cpuset.mems": ("AllowedMemoryNodes", "ay", _bits),
@@ -104,7 +105,7 @@ def properties_of(steps: list[Step], now: dict[str, str]) -> list[Property]:
             elif name in FILES and not (name == "cpu.weight" and files.get("cpu.idle") == "1"):
                 key, signature, convert = FILES[name]
                 plain[key] = (key, signature, convert(value))
-        except (ValueError, OverflowError):
+        except (ValueError, OverflowError, IndexError):
             continue
     if any(_first(step)[0] in ("cpu.max", "cpu.cfs_quota_us", "cpu.cfs_period_us") for step in steps):
         plain.update((each[0], each) for each in _cpu_quota(files))

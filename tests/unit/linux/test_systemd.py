@@ -208,7 +208,7 @@ def test_controllers_that_limits_need_are_known_to_the_step() -> None:
         ("memory.high", "5", {"MemoryHigh": ("t", 5)}),
         ("memory.min", "5", {"MemoryMin": ("t", 5)}),
         ("memory.swap.max", "0", {"MemorySwapMax": ("t", 0)}),
-        ("memory.oom.group", "1", {}),
+        ("memory.oom.group", "1", {"OOMPolicy": ("s", "kill")}),
         ("cpu.weight", "33", {"CPUWeight": ("t", 33)}),
         ("cpu.idle", "1", {"CPUWeight": ("t", 0)}),
         ("cpu.idle", "0", {}),
