@@ -152,6 +152,17 @@ class TestWithoutCgroups:
         assert not (hierarchies()[""] / "not-ours").exists()
 
 
+def test_device_rules_are_not_in_force_and_this_is_said(container: Make) -> None:
+    """Only where there are more than what every container has."""
+    deny, fuse = {"allow": False, "access": "rwm"}, {"allow": False, "type": "c", "major": 10, "minor": 229, "access": "rwm"}
+    quiet = container("/bin/true", mutate=limited(devices=[deny]))
+    assert quiet.run().stderr == ""
+    told = container("/bin/true", mutate=limited(devices=[deny, fuse]))
+    assert told.run().stderr == "ocipy: warning: linux.resources.devices is ignored: the runtime has not the privilege for it\n"
+    strict = container("/bin/true", mutate=limited(devices=[deny, fuse]))
+    assert strict.runtime("--strict", "run", "--bundle", strict.bundle.path, strict.id, check=False).status == 1
+
+
 def test_a_device_that_a_rule_forbids_is_out_of_reach_by_the_kernels_own_rules(container: Make) -> None:
     """A user may load no device program: what keeps devices away is that the container has no nodes of them and cannot make any."""
 
