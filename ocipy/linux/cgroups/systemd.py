@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 POINTER = "/linux/cgroupsPath"
 PREFIX = "ocipy"
+BOOTED = "/run/systemd/system"  # sd_booted(3)
 VALID = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789:_.-@\\")
 # systemd puts "_" before a cgroup's name that could be taken for one of the kernel's files.
 RESERVED = ("cpu", "cpuacct", "cpuset", "io", "blkio", "memory", "devices", "pids")
@@ -154,6 +155,9 @@ def read_unit_root(*, user: bool) -> str:
             return str(bus.property("ControlGroup"))
         finally:
             bus.close()
+    if not os.path.isdir(BOOTED):
+        detail = f"systemd is not the init of this host (there is no {BOOTED}): leave --systemd-cgroup away"
+        raise CgroupError(0, "make a systemd scope", detail=detail)
     try:
         with open("/proc/1/cgroup", encoding="utf-8", errors="surrogateescape") as file:
             lines = [line.rstrip("\n").split(":", 2) for line in file]

@@ -165,6 +165,14 @@ def test_root_of_a_user_namespace_without_a_bus_of_its_own_has_the_hosts(monkeyp
     assert plan(rootless=True).unit["user"] is False
 
 
+def test_a_host_without_systemd_is_told_so_before_anything_is_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ocipy.linux.cgroups.systemd.BOOTED", f"{tmp_path}/no")
+    with pytest.raises(CgroupError, match="leave --systemd-cgroup away"):
+        plan(on=CgroupHost("v2", V2))
+    monkeypatch.setattr("ocipy.linux.cgroups.systemd.BOOTED", str(tmp_path))
+    assert plan(on=CgroupHost("v2", V2)).paths[""].endswith("system.slice/ocipy-c1.scope")
+
+
 def test_on_v1_directories_are_made_and_entered_as_without_systemd() -> None:
     found = plan({"memory": {"limit": 1 << 20}, "cpu": {"quota": 5000}}, "m.slice:p:x", on=host("v1"))
     assert found.paths["cpuset"] == "/cg/cpuset/m.slice/p-x.scope"
