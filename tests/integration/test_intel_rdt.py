@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -213,6 +214,20 @@ def test_a_class_that_a_failed_create_has_made_goes(box: Make, resctrl: Resctrl,
     rdt = {"closID": "gold", "schemata": ["MB:0=50"], "enableMonitoring": True}
     container = box(rdt, lambda config: config.update(hooks=hooks))
     assert container.create(*flags, check=False).status == 1
+    assert set(resctrl.groups) == {""}
+
+
+def test_a_class_that_a_killed_create_has_made_goes_with_delete(box: Make, resctrl: Resctrl, runtime: Runtime) -> None:
+    hook = {"path": "/bin/sleep", "args": ["sleep", "1000"]}
+    rdt = {"closID": "gold", "schemata": ["MB:0=50"], "enableMonitoring": True}
+    container = box(rdt, lambda config: config.update(hooks={"createRuntime": [hook]}))
+    argv = [runtime.path, "--root", str(runtime.root), "create", "--bundle", str(container.bundle.path), container.id]
+    with open(container.errors, "wb") as errors:
+        create = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=errors, stderr=errors)
+    wait_until(lambda: bool(resctrl.tasks("gold/mon_groups/" + container.id)) if len(resctrl.groups) > 2 else False, 10, "a task")
+    create.kill()
+    create.wait()
+    container.delete("--force")
     assert set(resctrl.groups) == {""}
 
 
