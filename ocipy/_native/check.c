@@ -63,6 +63,8 @@ static int check_field(const struct buffer *buffer, char kind, uint64_t value)
 		return OK;
 	case 'f':
 		return value == NO_FD || value < LARGEST_FD ? OK : BAD_FD;
+	case 't':
+		return value && end_of_text(buffer, value) ? OK : BAD_TEXT;
 	case 's':
 		return !value || end_of_text(buffer, value) ? OK : BAD_TEXT;
 	case 'l':
@@ -138,7 +140,7 @@ static void touch(const uint8_t *start, char kind, uint64_t value)
 
 	if (!value || kind == 'u' || kind == 'f')
 		return;
-	if (kind == 's')
+	if (kind == 's' || kind == 't')
 		sink += strlen(text);
 	else if (kind == 'l')
 		for (; count; count--, text += strlen(text) + 1)

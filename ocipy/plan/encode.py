@@ -86,7 +86,7 @@ def _word(kind: str, value: Any, pool: _Pool, slots: dict[str, int]) -> int:
         return 0
     if kind == "u":
         return int(value) & _U64
-    if kind == "s":
+    if kind in ("s", "t"):
         return pool.add(text(value) + b"\0")
     if kind == "l":
         return pool.add(b"".join([text(item) + b"\0" for item in value]) + b"\0") | len(value) << 32

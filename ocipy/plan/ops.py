@@ -1,9 +1,9 @@
 """The only source of the numbers that cross the line between Python and C.
 
-An op is one intention of the config. Its fields are typed: ``s`` text or None, ``u`` an unsigned number (negative: two's
-complement), ``l`` a list of texts, ``b`` bytes, ``f`` the name of a slot that holds a file descriptor when the
-plan is encoded (None: -1), ``*`` anything that JSON can say (runtime ops only, which never reach C). ``c_header()`` gives all of it
-to the C compiler, so that drift cannot happen.
+An op is one intention of the config. Its fields are typed: ``t`` text, ``s`` text or None, ``u`` an unsigned number (negative:
+two's complement), ``l`` a list of texts, ``b`` bytes, ``f`` the name of a slot that holds a file descriptor when the plan is encoded
+(None: -1), ``*`` anything that JSON can say (runtime ops only, which never reach C). ``c_header()`` gives all of it to the C
+compiler, so that drift cannot happen.
 
 A plan is a list without branches. Looking and then choosing how lives in the handler of an op.
 """
@@ -51,43 +51,43 @@ CLONE_INIT = _op("CLONE_INIT", INIT, "cgroup:f")
 # ---- init: the container process ---------------------------------------------------------------------------------
 ENTER_TASKS = _op("ENTER_TASKS", INIT, "tasks:f")
 SETSID = _op("SETSID", INIT, "")
-SESSION_KEYRING = _op("SESSION_KEYRING", INIT, "name:s label:s")
+SESSION_KEYRING = _op("SESSION_KEYRING", INIT, "name:t label:s")
 LOOPBACK_UP = _op("LOOPBACK_UP", INIT, "")
-PROPAGATION = _op("PROPAGATION", INIT, "path:s flags:u")
+PROPAGATION = _op("PROPAGATION", INIT, "path:t flags:u")
 ROOTFS = _op("ROOTFS", INIT, "tree:f attach:u path:s")
-MOUNT = _op("MOUNT", INIT, "dest:s fstype:s source:s options:l attrs:u propagation:u flags:u")
-MOUNT_OLD = _op("MOUNT_OLD", INIT, "dest:s fstype:s source:s data:s ms_flags:u propagation:u flags:u")
-ATTACH = _op("ATTACH", INIT, "dest:s tree:f propagation:u flags:u")
-BIND = _op("BIND", INIT, "dest:s source:s recursive:u attr_set:u attr_clr:u rec_set:u rec_clr:u propagation:u flags:u")
-REMOUNT = _op("REMOUNT", INIT, "dest:s attr_set:u attr_clr:u propagation:u flags:u")
-MAKE_DIRECTORY = _op("MAKE_DIRECTORY", INIT, "path:s mode:u")
-DEVICE = _op("DEVICE", INIT, "path:s mode:u rdev:u uid:u gid:u")
-SYMLINK = _op("SYMLINK", INIT, "target:s path:s replace:u")
-HOOK = _op("HOOK", INIT, "path:s args:l env:l timeout:u state_head:s state_tail:s output:f")
+MOUNT = _op("MOUNT", INIT, "dest:t fstype:t source:s options:l attrs:u propagation:u flags:u")
+MOUNT_OLD = _op("MOUNT_OLD", INIT, "dest:t fstype:t source:s data:s ms_flags:u propagation:u flags:u")
+ATTACH = _op("ATTACH", INIT, "dest:t tree:f propagation:u flags:u")
+BIND = _op("BIND", INIT, "dest:t source:t recursive:u attr_set:u attr_clr:u rec_set:u rec_clr:u propagation:u flags:u")
+REMOUNT = _op("REMOUNT", INIT, "dest:t attr_set:u attr_clr:u propagation:u flags:u")
+MAKE_DIRECTORY = _op("MAKE_DIRECTORY", INIT, "path:t mode:u")
+DEVICE = _op("DEVICE", INIT, "path:t mode:u rdev:u uid:u gid:u")
+SYMLINK = _op("SYMLINK", INIT, "target:t path:t replace:u")
+HOOK = _op("HOOK", INIT, "path:t args:l env:l timeout:u state_head:t state_tail:t output:f")
 PIVOT_ROOT = _op("PIVOT_ROOT", INIT, "")
 MOVE_ROOT = _op("MOVE_ROOT", INIT, "")
 CHROOT = _op("CHROOT", INIT, "")
 CONSOLE = _op("CONSOLE", INIT, "height:u width:u uid:u gid:u mount:u")
 STDIO_OWNER = _op("STDIO_OWNER", INIT, "uid:u gid:u")
-HOSTNAME = _op("HOSTNAME", INIT, "name:s")
-DOMAINNAME = _op("DOMAINNAME", INIT, "name:s")
-SYSCTL = _op("SYSCTL", INIT, "path:s value:s")
-UNMOUNT = _op("UNMOUNT", INIT, "parent:s name:s")
-READONLY_PATH = _op("READONLY_PATH", INIT, "path:s")
-MASK_PATH = _op("MASK_PATH", INIT, "path:s null:f")
+HOSTNAME = _op("HOSTNAME", INIT, "name:t")
+DOMAINNAME = _op("DOMAINNAME", INIT, "name:t")
+SYSCTL = _op("SYSCTL", INIT, "path:t value:t")
+UNMOUNT = _op("UNMOUNT", INIT, "parent:t name:t")
+READONLY_PATH = _op("READONLY_PATH", INIT, "path:t")
+MASK_PATH = _op("MASK_PATH", INIT, "path:t null:f")
 READONLY_ROOT = _op("READONLY_ROOT", INIT, "")
 NO_NEW_PRIVILEGES = _op("NO_NEW_PRIVILEGES", INIT, "")
 PERSONALITY = _op("PERSONALITY", INIT, "persona:u")
 MEMORY_POLICY = _op("MEMORY_POLICY", INIT, "mode:u nodes:b")
-EXEC_LABEL = _op("EXEC_LABEL", INIT, "attribute:s value:s")
+EXEC_LABEL = _op("EXEC_LABEL", INIT, "attribute:t value:t")
 HOME = _op("HOME", INIT, "uid:u")
-CWD = _op("CWD", INIT, "path:s final:u create:u")
+CWD = _op("CWD", INIT, "path:t final:u create:u")
 SECCOMP = _op("SECCOMP", INIT, "filter:b flags:u listener:u")
 BOUNDING_SET = _op("BOUNDING_SET", INIT, "keep:u")
 USER = _op("USER", INIT, "uid:u gid:u groups:b set_groups:u")
 CAPABILITIES = _op("CAPABILITIES", INIT, "effective:u permitted:u inheritable:u ambient:u keep:u")
 UMASK = _op("UMASK", INIT, "mask:u")
-LOOKUP = _op("LOOKUP", INIT, "program:s search:s")
+LOOKUP = _op("LOOKUP", INIT, "program:t search:t")
 CLOSE_FDS = _op("CLOSE_FDS", INIT, "first:u listener:f lock:f")
 LOCK = _op("LOCK", INIT, "lock:f")
 READY = _op("READY", INIT, "")

@@ -18,7 +18,7 @@ from ocipy.plan.encode import HEADER, STEP, encode
 from ocipy.plan.step import Step
 
 ROOT = Path(__file__).resolve().parents[3]
-VALUES: dict[str, Any] = {"u": 7, "s": "text", "l": ["a", "", "c"], "b": b"bytes", "f": "slot"}
+VALUES: dict[str, Any] = {"u": 7, "s": "text", "t": "text", "l": ["a", "", "c"], "b": b"bytes", "f": "slot"}
 
 
 def step(op: ops.Op, **more: Any) -> Step:
@@ -49,11 +49,22 @@ def test_what_the_encoder_makes_of_every_op_is_accepted() -> None:
 
 
 def test_absent_fields_and_empty_values_are_accepted() -> None:
-    empty: dict[str, Any] = {"u": 0, "s": "", "l": [], "b": b"", "f": None}
+    empty: dict[str, Any] = {"u": 0, "s": "", "t": "", "l": [], "b": b"", "f": None}
     for op in ops.ALL.values():
         if op.where == ops.INIT:
             values = {name: empty[kind] for name, kind in op.fields}
-            sys.check_plan(encode([Step(ops.SPAWN), Step(op), Step(op, **values)], {}))
+            absent = {name: "" for name, kind in op.fields if kind == "t"}
+            sys.check_plan(encode([Step(ops.SPAWN), Step(op, **absent), Step(op, **values)], {}))
+
+
+def test_a_text_that_init_would_read_must_be_there() -> None:
+    for op in ops.ALL.values():
+        for name, kind in op.fields:
+            if op.where == ops.INIT and kind == "t":
+                values = {other: "" for other, its in op.fields if its == "t" and other != name}
+                number = [field for field, _ in op.fields].index(name)
+                with pytest.raises(ValueError, match=f"step 0 field {number} has a text that does not lie in it"):
+                    sys.check_plan(encode([Step(ops.SPAWN), Step(op, **values)], {}))
 
 
 def test_a_plan_without_steps_is_accepted() -> None:

@@ -9,7 +9,7 @@ from ocipy.linux import namespaces, process, seccomp
 from ocipy.plan import ops, render
 from ocipy.plan.step import Step
 
-EXAMPLES = {"s": "text", "u": 3, "l": ["one", "two"], "b": bytes(8), "f": "slot"}
+EXAMPLES = {"s": "text", "t": "text", "u": 3, "l": ["one", "two"], "b": bytes(8), "f": "slot"}
 RUNTIME_EXAMPLES: dict[str, object] = {
     "uid": [{"containerID": 0, "hostID": 1, "size": 2}], "gid": [], "offsets": {"boottime": {"secs": 1}}, "args": ["a", "b"],
     "timeout": 3, "attr_set": 1, "attr_clr": 0x70, "rec_set": 2, "rec_clr": 4, "paths": {"memory": "/x"}, "controllers": ["memory"],
