@@ -20,7 +20,7 @@ from ocipy.linux.cgroups.stats import read_stats
 
 Make = Callable[..., Container]
 MIB = 1 << 20
-pytestmark = pytest.mark.skipif(read_cgroup_host().mode not in ("v1", "hybrid"), reason="this host has no cgroup v1")
+V1 = pytest.mark.skipif(read_cgroup_host().mode not in ("v1", "hybrid"), reason="this host has no cgroup v1")
 
 
 class Follower:
@@ -86,6 +86,7 @@ def test_want_of_memory_is_told(container: Make, follow: Callable[..., Follower]
     assert "survived" in box.output.read_text()
 
 
+@V1
 def test_a_container_that_is_deleted_ends_the_command(container: Make, follow: Callable[..., Follower]) -> None:
     box = container("/bin/sleep", "300")
     box.create()
@@ -95,6 +96,7 @@ def test_a_container_that_is_deleted_ends_the_command(container: Make, follow: C
     assert (follower.wait(), follower.told()) == (0, [])
 
 
+@V1
 def test_the_end_of_a_cgroup_is_no_want_of_memory() -> None:
     path = hierarchies()["memory"] / f"{PREFIX}-oom"
     path.mkdir()

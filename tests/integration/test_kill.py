@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from bundles import ROOTLESS, Config, Container, Runtime, drop_namespace, wait_until
+from bundles import ROOTLESS, Config, Container, drop_namespace, freeze, wait_until
 
 Make = Callable[..., Container]
 pytestmark = pytest.mark.rootless
@@ -57,12 +57,12 @@ def test_an_unknown_signal_and_an_unknown_container_are_refused(container: Make)
     assert box.status == "created"
 
 
-def test_sigkill_ends_a_paused_container(container: Make, runtime: Runtime) -> None:
+def test_sigkill_ends_a_paused_container(container: Make) -> None:
     box = container("/bin/sleep", "300")
     box.create()
     box.start()
     pid = box.pid
-    runtime("pause", box.id)
+    freeze(box)
     assert box.status == "paused"
     box.kill("KILL")
     assert box.wait_exit(pid) == -signal.SIGKILL

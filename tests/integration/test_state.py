@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+import os
+import pwd
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -8,16 +10,10 @@ from typing import Any
 
 import pytest
 
-from bundles import Config, Container, Runtime, wait_until
+from bundles import Config, Container, Runtime, freeze
 
 Make = Callable[..., Container]
 pytestmark = pytest.mark.rootless
-
-
-def freeze(box: Container, value: str) -> None:
-    path = box.cgroup("freezer") / "freezer.state"
-    path.write_text(value)
-    wait_until(lambda: path.read_text().strip() == value, 10, f"the cgroup to be {value}")
 
 
 def test_state_follows_the_container_from_created_to_gone(container: Make, runtime: Runtime) -> None:
@@ -29,9 +25,9 @@ def test_state_follows_the_container_from_created_to_gone(container: Make, runti
     assert Path(f"/proc/{pid}").exists()
     box.start()
     assert (box.status, box.pid) == ("running", pid)
-    freeze(box, "FROZEN")
+    freeze(box)
     assert (box.status, box.pid) == ("paused", pid)
-    freeze(box, "THAWED")
+    freeze(box, frozen=False)
     box.kill("KILL")
     box.wait_exit(pid)
     assert (box.status, box.pid) == ("stopped", 0)
@@ -43,9 +39,9 @@ def test_state_follows_the_container_from_created_to_gone(container: Make, runti
 def test_a_paused_container_that_was_not_started_is_paused(container: Make) -> None:
     box = container("/bin/true")
     box.create()
-    freeze(box, "FROZEN")
+    freeze(box)
     assert box.status == "paused"
-    freeze(box, "THAWED")
+    freeze(box, frozen=False)
     assert box.status == "created"
 
 
@@ -80,7 +76,7 @@ def test_state_and_list_have_the_members_and_types_of_runc(container: Make, runt
         assert shape(box.state()) == shape(other.state())
         [ours_listed], [theirs_listed] = (each("list", "--format", "json").json for each in (runtime, theirs))
         assert shape(ours_listed) == shape(theirs_listed)
-        assert ours_listed["owner"] == theirs_listed["owner"] == "root"
+        assert ours_listed["owner"] == theirs_listed["owner"] == pwd.getpwuid(os.geteuid()).pw_name
         tables = [each("list").stdout.splitlines() for each in (runtime, theirs)]
         assert [line.split()[2] for line in tables[0]] == [line.split()[2] for line in tables[1]] == ["STATUS", "created"]
         assert tables[0][0].split() == tables[1][0].split()
