@@ -1,7 +1,7 @@
 """The only source of the numbers that cross the line between Python and C.
 
 An op is one intention of the config. Its fields are typed: ``t`` text, ``s`` text or None, ``u`` an unsigned number (negative:
-two's complement), ``l`` a list of texts, ``b`` bytes, ``f`` the name of a slot that holds a file descriptor when the plan is encoded
+two's complement), ``l`` a list of texts, ``b`` bytes, ``f`` the name of a slot that holds a descriptor when the plan is encoded
 (None: -1), ``*`` anything that JSON can say (runtime ops only, which never reach C). ``c_header()`` gives all of it to the C
 compiler, so that drift cannot happen.
 
