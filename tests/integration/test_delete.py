@@ -14,7 +14,10 @@ from typing import Any
 
 import pytest
 
-from bundles import PREFIX, SYSTEMD, TIME_SCALE, Config, Container, Mutate, Runtime, cgroup_of, drop_namespace, freeze, hierarchies, wait_until
+from bundles import (
+    PREFIX, SYSTEMD, TIME_SCALE, Config, Container, Mutate, Runtime, cgroup_of,
+    drop_namespace, freeze, hierarchies, wait_until,
+)  # fmt: skip
 
 Make = Callable[..., Container]
 
