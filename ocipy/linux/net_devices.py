@@ -209,4 +209,5 @@ def _failure(step: Step, error: OSError, call: str) -> NamespaceError:
     if number in (errno.EPERM, errno.EACCES) and not detail:
         detail = "that takes CAP_NET_ADMIN in both network namespaces"
     said = error.reason if isinstance(error, RefusedError) else ""
-    return NamespaceError(number, what, getattr(error, "call", "netlink"), step.origin, "; ".join(filter(None, (said, detail))))
+    made = getattr(error, "call", "netlink" if isinstance(error, RefusedError) else "open")
+    return NamespaceError(number, what, made, step.origin, "; ".join(filter(None, (said, detail))))
