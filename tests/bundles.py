@@ -245,6 +245,18 @@ def umoci_bundle(path: Path, mutate: Mutate | None = None) -> Bundle:
     return bundle
 
 
+def use_own_null() -> None:
+    """Another node /dev/null for this mount namespace: crun gives its standard streams to the container's root, whatever they are,
+    and the node of the host would be that user's from then on."""
+    with tempfile.TemporaryDirectory(prefix="ocipy-null-") as directory:
+        subprocess.run(["mount", "-t", "tmpfs", "-o", "nosuid,noexec,mode=755", "tmpfs", directory], check=True)
+        node = Path(directory, "null")
+        os.mknod(node, 0o020666, os.makedev(1, 3))
+        node.chmod(0o666)
+        subprocess.run(["mount", "--bind", node, "/dev/null"], check=True)
+        subprocess.run(["umount", "--lazy", directory], check=True)
+
+
 # ---- a runtime and its containers ------------------------------------------------------------------------------------------
 
 

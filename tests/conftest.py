@@ -36,6 +36,7 @@ def pytest_configure(config: pytest.Config) -> None:
         _why_not.append(f"needs a mount namespace: {os.strerror(ctypes.get_errno())}")
     else:
         _mount("--make-rprivate", "/")
+        bundles.use_own_null()
         _clean_cgroup_tree()
 
 

@@ -33,7 +33,7 @@ from typing import Any, NamedTuple
 REPOSITORY = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(REPOSITORY / "tests"))
 
-from bundles import PREFIX, Bundle, cgroup_of, hierarchies, made, make_bundle, probe_program  # noqa: E402
+from bundles import PREFIX, Bundle, cgroup_of, hierarchies, made, make_bundle, probe_program, use_own_null  # noqa: E402
 
 VERBS = ("create", "start", "state", "exec", "kill", "delete", "delete --force", "run")
 IDLE = 0.06
@@ -173,6 +173,7 @@ def isolate() -> None:
             sys.exit("the benchmark needs root: it makes containers")
         os.environ["OCIPY_BENCH"] = "isolated"
         os.execvp("unshare", ["unshare", "--mount", "--propagation", "private", sys.executable, *sys.argv])
+    use_own_null()
     if not os.path.exists("/sys/fs/cgroup/cgroup.controllers") and os.path.ismount("/sys/fs/cgroup/unified"):
         subprocess.run(["umount", "--recursive", "/sys/fs/cgroup/unified"], check=True)
     ctypes.CDLL(None).prctl(36, 1, 0, 0, 0)  # PR_SET_CHILD_SUBREAPER
