@@ -230,7 +230,7 @@ def cgroup2() -> str | None:
 @needs_root
 @pytest.mark.skipif(not cgroup2(), reason="needs a mounted cgroup2 hierarchy")
 def test_a_stage_is_born_in_its_cgroup(shell: int, tmp_path: Path) -> None:
-    path = f"{cgroup2()}/ocipy-test-{os.getpid()}"
+    path = f"{cgroup2()}/ocipy-test-{os.getpid()}-stage"
     os.mkdir(path)
     try:
         directory = opened(path, os.O_PATH | os.O_DIRECTORY)
@@ -238,7 +238,7 @@ def test_a_stage_is_born_in_its_cgroup(shell: int, tmp_path: Path) -> None:
         os.close(directory)
     finally:
         os.rmdir(path)
-    assert f"0::/ocipy-test-{os.getpid()}\n" in (tmp_path / "out").read_text()
+    assert f"0::/ocipy-test-{os.getpid()}-stage\n" in (tmp_path / "out").read_text()
 
 
 def test_a_directory_that_is_no_cgroup_is_refused(shell: int, tmp_path: Path) -> None:
