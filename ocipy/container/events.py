@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import time
 
@@ -51,6 +52,7 @@ def _follow(record: Record, pidfd: int, tell: Callable[[Event], None], interval:
 
     from ocipy.linux.cgroups.oom import OomWatch
 
+    gc.enable()  # this may take days
     watch, poll = OomWatch(record.cgroup_paths), select.poll()
     poll.register(pidfd, select.POLLIN)
     if watch.fd >= 0:

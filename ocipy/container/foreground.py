@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from _signal import SIG_DFL, SIGCHLD, SIGWINCH, set_wakeup_fd, signal  # type: ignore[import-not-found]
 
@@ -53,6 +54,7 @@ class Forwarder:
 
 def wait(pid: int, pidfd: int, ptmx: int = -1) -> int:
     """The exit code of ``pid``, or 128 + signal. ``ptmx``: its terminal, connected to ours until it ends."""
+    gc.enable()  # this may take days
     signal(SIGCHLD, lambda *_: None)  # wakes us: orphans are to be reaped
     # A handler of Python runs between instructions: a signal just before poll would be handled after it, so it must end poll.
     awake, wake = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
