@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import os
 import time
 
@@ -48,6 +47,7 @@ def stats_of(record: Record) -> Event:
 
 
 def _follow(record: Record, pidfd: int, tell: Callable[[Event], None], interval: float) -> None:
+    import gc
     import select
 
     from ocipy.linux.cgroups.oom import OomWatch
