@@ -33,7 +33,7 @@ NOT_MADE = ("debian-*", "guest-image-*", "guest-results", "archive-*", "*.log", 
 # Of the virtual environment: what only development needs.
 NOT_NEEDED = ("mypy*", "*__mypyc*.so", "ruff", "ruff-*", "pip", "pip-*", "setuptools*", "*-stubs", "types_*", "cffi", "pycparser*")
 KERNEL = (
-    "root=/dev/nvme0n1 rw console=ttyS0 quiet panic=-1 mitigations=off nokaslr fsck.mode=skip 8250.nr_uarts=2"
+    "root=/dev/nvme0n1 rw console=ttyS0 quiet panic=-1 mitigations=off nokaslr no_timer_check fsck.mode=skip 8250.nr_uarts=2"
     " systemd.getty_auto=0 systemd.unit=guest-job.service"
 )
 
