@@ -151,6 +151,13 @@ def shape(value: Any) -> Any:
     return [shape(item) for item in value[:1]] if isinstance(value, list) else type(value)
 
 
+def known_to(theirs: Any, ours: Any) -> Any:
+    """Ours without what their version of runc does not tell: pressure, peaks."""
+    if not isinstance(theirs, dict) or not isinstance(ours, dict):
+        return ours
+    return {name: known_to(theirs[name], value) for name, value in ours.items() if name in theirs}
+
+
 @pytest.mark.skipif(shutil.which("runc") is None, reason="runc is not installed: nothing to compare with")
 def test_of_one_container_we_tell_what_runc_tells(no_leaks: None, tmp_path: Path) -> None:
     theirs = Runtime(tmp_path / "runc", shutil.which("runc"))
@@ -166,7 +173,8 @@ def test_of_one_container_we_tell_what_runc_tells(no_leaks: None, tmp_path: Path
         paths = {name: str(cgroup_of(box.pid, name)) for name in hierarchies()}
 
         def both() -> list[dict[str, Any]]:
-            return [theirs("events", "--stats", box.id).json, {"type": "stats", "id": box.id, "data": read_stats(paths)}]
+            event = theirs("events", "--stats", box.id).json
+            return [event, known_to(event, {"type": "stats", "id": box.id, "data": read_stats(paths)})]
 
         runcs, ours = (event["data"]["memory"] for event in both())  # whose numbers nobody can make stand still
         assert shape(runcs) == shape(ours)
