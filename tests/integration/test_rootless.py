@@ -82,7 +82,6 @@ def test_delete_takes_the_cgroup_away(container: Make) -> None:
     assert not cgroup.exists()
 
 
-@pytest.mark.skipif(SYSTEMD, reason="systemd is asked, and ignores what it cannot give")
 def test_a_controller_that_was_not_given_is_an_error_at_the_limit(container: Make) -> None:
     """systemd gives users cpu, memory and pids."""
     answer = container("/bin/true", mutate=limited(cpu={"cpus": "0"})).create(check=False)
