@@ -9,7 +9,7 @@ GENERATED := ocipy/_commit.py ocipy/config/_compiled.py ocipy/_native/ops.h
 export PYTHON
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: all deps build man demo test test-engines check lint bench cross validation vm-venv vm-test vm-shell dist clean
+.PHONY: all conformance deps build man demo test test-engines check lint bench cross validation vm-venv vm-test vm-shell dist clean
 .DELETE_ON_ERROR:
 
 all: build
@@ -77,6 +77,10 @@ bench: build $(VENV)/.debian-test
 
 validation: build
 	conformance/validation.sh run
+
+# As root: the clauses of spec/clauses.toml, of ocipy or of RUNTIME=.
+conformance: build
+	PYTHONPATH=tests $(BIN)/python -m pytest -q -p conftest conformance/suite
 
 # A virtual machine with cgroup v2, systemd and AppArmor: tests/vm/README.md. What it runs is built here, for Debian's own Python.
 GUEST_VENV := .lab/guest-venv
