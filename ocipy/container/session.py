@@ -112,7 +112,8 @@ class Session:
         while self.stage and not ready:
             # A stage that ends without a word may have left an init, which has the socket open and waits for us.
             ready = dict(sys.poll([(self.sock, sys.POLLIN), (self.stage_pidfd, sys.POLLIN)], -1))
-        if self.stage and self.sock not in ready:
+        # It may have spoken and ended while poll looked from one to the other: then its word is there by now.
+        if self.stage and self.sock not in ready and not sys.poll([(self.sock, sys.POLLIN)], 0):
             raise self._died()
         data, fds = sys.recvmsg_fds(self.sock, REPORT.size)
         if len(data) != REPORT.size:
