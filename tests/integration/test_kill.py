@@ -84,7 +84,6 @@ def test_kill_all_reaches_every_process(container: Make) -> None:
     box.wait_exit(pid)
 
 
-@pytest.mark.skipif(ROOTLESS, reason="proc of pids that the host shares can be mounted by root only")
 def members(cgroup: Path) -> list[str]:
     """None of a cgroup that is gone: systemd takes an empty one away."""
     try:
@@ -93,6 +92,7 @@ def members(cgroup: Path) -> list[str]:
         return []
 
 
+@pytest.mark.skipif(ROOTLESS, reason="proc of pids that the host shares can be mounted by root only")
 def test_sigkill_leaves_no_process_in_a_shared_pid_namespace(container: Make) -> None:
     box = container("/bin/sh", "-c", "sleep 4711 & sleep 4711 & echo ready; wait", mutate=share_pids)
     box.create()
