@@ -248,7 +248,14 @@ def named(podman: Engine) -> Iterator[str]:
     """A name for a container that is removed when the test ends."""
     name = f"box{next(_numbers)}"
     yield name
-    podman("rm", "--force", "--ignore", "--time", "0", name)
+
+    def gone() -> bool:
+        """The mounts of a user namespace may go a moment after its processes, and Podman does not wait for them."""
+        result = podman("rm", "--force", "--ignore", "--time", "0", name, check=False)
+        assert result.status == 0 or "device or resource busy" in result.stderr, str(result)
+        return result.status == 0
+
+    wait_until(gone, 5, "the container to be removed")
 
 
 def of(podman: Engine, name: str, field: str) -> str:
