@@ -78,11 +78,13 @@ def start_and_wait(entry: Entry) -> None:
 class Notify:
     """Our socket in the container, and the address of the service manager."""
 
-    __slots__ = ("inside", "outside", "target")
+    __slots__ = ("inside", "lock", "outside", "target")
 
     def __init__(self, directory: int, address: str) -> None:
         from _socket import AF_UNIX, SOCK_CLOEXEC, SOCK_DGRAM, socket
+        from _thread import allocate_lock
 
+        self.lock = allocate_lock()
         self.inside, self.outside = (socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC) for _ in range(2))
         try:
             os.unlink(SOCKET, dir_fd=directory)  # of a start that failed
@@ -114,12 +116,14 @@ class Notify:
 
     def _pass_on(self) -> None:
         while True:
-            self._send(passed(self.inside.recv(_LIMIT)))
+            sys.poll([(self.inside.fileno(), sys.POLLIN)], -1)
+            self.drain()
 
     def drain(self) -> None:
-        """What the container said last."""
-        while (message := self._receive()) is not None:
-            self._send(passed(message))
+        """What the container has said until now, in its order whoever passes it on."""
+        with self.lock:
+            while (message := self._receive()) is not None:
+                self._send(passed(message))
 
     def _receive(self) -> bytes | None:
         try:
