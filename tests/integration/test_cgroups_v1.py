@@ -177,9 +177,12 @@ def test_process_that_enters_by_itself_is_in_every_v1_hierarchy(box: Callable[..
     ]
     child = os.fork()
     if child == 0:
-        for fd in fds:
-            os.write(fd, b"0")
-        signal.pause()
+        try:
+            for fd in fds:
+                os.write(fd, b"0")
+            signal.pause()
+        finally:
+            os._exit(1)
     for fd in fds:
         os.close(fd)
     try:
@@ -467,7 +470,11 @@ def test_named_hierarchy_mounted_in_a_new_cgroup_namespace_has_our_cgroup_as_its
     made = box()
     child = os.fork()
     if child == 0:
-        os._exit(_mount_named(made))
+        code = 1
+        try:
+            code = _mount_named(made)
+        finally:
+            os._exit(code)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 
 

@@ -52,9 +52,11 @@ def mounts_in_namespace(pid: int) -> int:
     reader, writer = os.pipe()
     child = os.fork()
     if child == 0:
-        ctypes.CDLL(None).setns(fd, 0)
-        os.write(writer, b"%d" % count_mounts())
-        os._exit(0)
+        try:
+            ctypes.CDLL(None).setns(fd, 0)
+            os.write(writer, b"%d" % count_mounts())
+        finally:
+            os._exit(0)
     os.waitpid(child, 0)
     count = int(os.read(reader, 20))
     for end in (fd, reader, writer):
