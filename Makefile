@@ -56,7 +56,7 @@ demo: build $(VENV)/.debian-test
 	@OCIPY=$(abspath $(BIN)/ocipy) bash docs/demo.sh
 
 lint: build
-	$(BIN)/ruff check ocipy tests setup.py
+	$(BIN)/ruff check ocipy tests conformance setup.py
 	$(BIN)/mypy
 
 # What a reviewer runs, without root: static checks (the build compiles C with warnings as errors) and unit tests.
@@ -80,7 +80,7 @@ validation: build
 
 # As root: the clauses of spec/clauses.toml, of ocipy or of RUNTIME=.
 conformance: build
-	PYTHONPATH=tests $(BIN)/python -m pytest -q -p conftest conformance/suite
+	PYTHONPATH=tests:conformance $(BIN)/python -m pytest -q -p conftest conformance/suite
 
 # A virtual machine with cgroup v2, systemd and AppArmor: tests/vm/README.md. What it runs is built here, for Debian's own Python.
 GUEST_VENV := .lab/guest-venv
