@@ -78,9 +78,9 @@ bench: build $(VENV)/.debian-test
 validation: build
 	conformance/validation.sh run
 
-# As root: the clauses of spec/clauses.toml, of ocipy or of RUNTIME=.
-conformance: build
-	PYTHONPATH=tests:conformance $(BIN)/python -m pytest -q -p conftest conformance/suite
+# As root: the clauses of spec/clauses.toml with ocipy, and with runc and crun where they are; or with RUNTIME= alone.
+conformance: build $(VENV)/.debian-test
+	$(BIN)/python conformance/matrix.py $(if $(RUNTIME),--runtime $(RUNTIME))
 
 # A virtual machine with cgroup v2, systemd and AppArmor: tests/vm/README.md. What it runs is built here, for Debian's own Python.
 GUEST_VENV := .lab/guest-venv
