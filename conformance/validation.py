@@ -83,9 +83,9 @@ def run_program(suite: Path, program: str, runtime: str, seconds: int) -> Outcom
         scratch = Path(directory, "tmp")
         scratch.mkdir()
         output = Path(directory, "output")
-        private = f"umount -R /sys/fs/cgroup/unified 2>/dev/null; exec {suite}/programs/{program}"
-        if os.path.basename(runtime) != "crun":  # it refuses a unified hierarchy with controllers beside those of v1
-            private = private.partition("; ")[2]
+        private = f"{own_null(Path(directory, 'null'))}; exec {suite}/programs/{program} </dev/null"
+        if os.path.basename(runtime) == "crun":  # it refuses a unified hierarchy with controllers beside those of v1
+            private = f"umount -R /sys/fs/cgroup/unified 2>/dev/null; {private}"
         argv = ["unshare", "--mount", "--propagation", "private", "sh", "-c", private]
         env = os.environ | {"RUNTIME": str(wrapper), "TMPDIR": str(scratch)}
         with open(output, "wb") as out:
@@ -102,6 +102,13 @@ def run_program(suite: Path, program: str, runtime: str, seconds: int) -> Outcom
     remove_cgroups([path for path in cgroups() - before if ours(path, calls)])
     why = verdict(text, status, silent=program.endswith("_fail"))
     return Outcome(program, not why, why, round(time.monotonic() - start, 1), 1, text)
+
+
+def own_null(directory: Path) -> str:
+    """Commands that put another /dev/null into this mount namespace: crun gives its standard streams to the container's root."""
+    directory.mkdir()
+    mount = f"mount -t tmpfs -o mode=755 tmpfs {directory} && mknod -m 666 {directory}/null c 1 3"
+    return f"{mount} && mount --bind {directory}/null /dev/null && umount --lazy {directory} || exit 125"
 
 
 def wrap(directory: Path, runtime: str) -> Path:
