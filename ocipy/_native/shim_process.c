@@ -16,13 +16,14 @@ int shim_prlimit(int pid, int resource, uint64_t soft, uint64_t hard)
 int shim_sched_setattr(int pid, unsigned policy, uint64_t flags, int nice, unsigned priority, uint64_t runtime,
 		       uint64_t deadline, uint64_t period)
 {
-	struct { /* the kernel's first version of struct sched_attr */
+	struct { /* struct sched_attr; before 5.3 it had no clamps, for which the specification has flags and no values */
 		uint32_t size, policy;
 		uint64_t flags;
 		int32_t nice;
 		uint32_t priority;
 		uint64_t runtime, deadline, period;
-	} attr = {sizeof(attr), policy, flags, nice, priority, runtime, deadline, period};
+		uint32_t util_min, util_max;
+	} attr = {sizeof(attr), policy, flags, nice, priority, runtime, deadline, period, 0, 0};
 
 	return (int)syscall(SYS_sched_setattr, pid, &attr, 0);
 }
