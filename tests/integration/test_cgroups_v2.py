@@ -629,15 +629,15 @@ class Rootless:
 
 @pytest.fixture
 def rootless(no_leaks: None) -> Iterator[Rootless]:
+    argv = ["setpriv", "--reuid", str(USER), "--clear-groups", runtime_path(), "--version"]
+    if subprocess.run(argv, capture_output=True, check=False).returncode:
+        pytest.skip("another user cannot execute the runtime where it is")
     top = hierarchies()[""] / f"{PREFIX}-user"
     directory = Path(tempfile.mkdtemp(prefix=PREFIX))
     directory.chmod(0o755)
     (directory / "state").mkdir()
     os.chown(directory / "state", USER, USER)
     (top / "session").mkdir(parents=True)
-    argv = ["setpriv", "--reuid", str(USER), "--clear-groups", runtime_path(), "--version"]
-    if subprocess.run(argv, capture_output=True, check=False).returncode:
-        pytest.skip("another user cannot execute the runtime where it is")
     yield Rootless(directory, top)
     remove_cgroups_below(top)
     shutil.rmtree(directory)

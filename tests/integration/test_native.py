@@ -55,7 +55,7 @@ def answer(result: Result) -> tuple[int, str, str]:
 
 def served(result: Result) -> bool:
     """Did the launcher do it by itself?"""
-    return "the package ocipy is not in" not in result.stderr
+    return "reinstall ocipy" not in result.stderr
 
 
 def annotated(config: Config) -> None:
