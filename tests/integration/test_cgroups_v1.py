@@ -244,9 +244,10 @@ def test_block_device_is_throttled_and_an_absent_one_is_explained(box: Callable[
     if disk is None:
         pytest.skip("no block device is known here")
     limit = {"major": disk[0], "minor": disk[1], "rate": 1048576}
-    made = box({"blockIO": {"throttleReadBpsDevice": [limit], "throttleWriteIOPSDevice": [{**limit, "rate": 30}]}})
-    assert made.read("blkio", "blkio.throttle.read_bps_device") == f"{disk[0]}:{disk[1]} 1048576"
-    assert made.read("blkio", "blkio.throttle.write_iops_device") == f"{disk[0]}:{disk[1]} 30"
+    names = [f"throttle{way}{unit}Device" for way in ("Read", "Write") for unit in ("Bps", "IOPS")]
+    made = box({"blockIO": {name: [limit | {"rate": 1000 + number}] for number, name in enumerate(names)}})
+    for number, file in enumerate(("read_bps", "read_iops", "write_bps", "write_iops")):
+        assert made.read("blkio", f"blkio.throttle.{file}_device") == f"{disk[0]}:{disk[1]} {1000 + number}"
     with pytest.raises(CgroupError, match="no such block device on this host"):
         box({"blockIO": {"throttleReadBpsDevice": [{"major": 4000, "minor": 1, "rate": 1}]}}, f"/{NAME}/other")
 

@@ -149,6 +149,47 @@ def test_of_options_that_exclude_each_other_the_last_is_in_force(
     assert options_of(probe(adds(bind(source, "/here", *options))), "/here") == wanted
 
 
+ON_AND_OFF = [
+    ("ro", "rw"), ("nosuid", "suid"), ("nodev", "dev"), ("noexec", "exec"), ("nodiratime", "diratime"),
+    ("nosymfollow", "symfollow"), ("noatime", "atime"), ("noatime", "relatime"), ("noatime", "strictatime"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("recursive", ["", "r"], ids=["one", "recursive"])
+@pytest.mark.parametrize(("on", "off"), ON_AND_OFF)
+def test_an_option_is_put_on_a_mount_and_taken_off(probe: Probe, source: Path, recursive: str, on: str, off: str) -> None:
+    points = ("/here", "/here/sub") if recursive else ("/here",)
+    mount = bind(source if recursive else source / "sub", "/here")
+
+    def with_option(option: str) -> list[set[str]]:
+        seen = probe(adds(mount | {"options": [recursive + "bind", recursive + option]}))
+        return [options_of(seen, point) for point in points]
+
+    assert all(on in options for options in with_option(on))
+    subprocess.run(["mount", "-o", f"remount,bind,{on}", source / "sub"], check=True)
+    assert not any(on in options for options in with_option(off))
+
+
+@pytest.mark.parametrize("recursive", ["", "r"], ids=["one", "recursive"])
+@pytest.mark.parametrize(
+    ("options", "wanted"),
+    [
+        ("strictatime relatime", {"relatime"}),
+        ("strictatime nostrictatime", {"relatime"}),
+        ("strictatime norelatime", set()),
+        ("noatime nostrictatime", {"noatime"}),
+        ("noatime norelatime", {"noatime"}),
+        ("noatime atime", {"relatime"}),
+    ],
+)
+def test_an_access_time_that_is_taken_off_leaves_the_others(
+    probe: Probe, source: Path, recursive: str, options: str, wanted: set[str]
+) -> None:
+    asked = [recursive + option for option in options.split()]
+    seen = probe(adds(bind(source if recursive else source / "sub", "/here") | {"options": [recursive + "bind", *asked]}))
+    assert options_of(seen, "/here/sub" if recursive else "/here") & {"noatime", "relatime"} == wanted
+
+
 def test_recursive_options_and_their_exceptions_at_the_top(probe: Probe, source: Path) -> None:
     seen = probe(adds(bind(source, "/here", "rbind", "rro", "rnoexec", "rw")))
     assert {"rw", "noexec"} <= options_of(seen, "/here")

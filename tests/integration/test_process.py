@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 
 from bundles import Config, Container
+from ocipy.config.rlimits import RESOURCES
 
 Probe = Callable[..., dict[str, Any]]
 Make = Callable[..., Container]
@@ -94,6 +96,14 @@ def test_limits_are_set_soft_and_hard(probe: Probe) -> None:
     assert seen["RLIMIT_NOFILE"] == {"soft": 100, "hard": 200}
     assert seen["RLIMIT_CORE"] == {"soft": 0, "hard": 0}
     assert seen["RLIMIT_STACK"] == {"soft": 1 << 20, "hard": 1 << 20}
+
+
+@pytest.mark.parametrize("name", RESOURCES)
+def test_every_kind_of_limit(probe: Probe, name: str) -> None:
+    most = resource.getrlimit(RESOURCES[name])[1]
+    hard = 1 << 30 if most == resource.RLIM_INFINITY else min(most, 1 << 30)
+    seen = probe(set_process(rlimits=[{"type": name, "soft": hard // 2, "hard": hard}]))["rlimits"]
+    assert seen[name] == {"soft": hard // 2, "hard": hard}
 
 
 def test_oom_score_adj_is_written(probe: Probe) -> None:

@@ -19,6 +19,11 @@ from bundles import TIME_SCALE, Config, Container
 Make = Callable[..., Container]
 GETPPID = {"x86_64": 110, "aarch64": 173}[platform.machine()]
 EXDEV = 18
+# What init still does, and a small program.
+LITTLE = (
+    "execve exit_group exit arch_prctl set_tid_address set_robust_list rseq prlimit64 readlink getrandom brk mprotect prctl "
+    "write uname newfstatat mmap munmap rt_sigprocmask sendmsg"
+).split()
 
 
 def with_filter(new_privileges: bool = False, **seccomp: Any) -> Callable[[Config], None]:
@@ -59,11 +64,7 @@ def test_exec_is_filtered_too(container: Make) -> None:
 def test_a_filter_need_allow_no_more_than_the_program_does(container: Make, new_privileges: bool) -> None:
     """Neither accept nor recvfrom, getcwd, prctl, setuid or close_range: init is through with them. It still reports that
     execve is next, and without no_new_privs lays down the capability that loading took."""
-    names = (
-        "execve exit_group exit arch_prctl set_tid_address set_robust_list rseq prlimit64 readlink getrandom brk mprotect prctl "
-        "write uname newfstatat mmap munmap rt_sigprocmask"
-    ).split()
-    allowed = [*names, "sendmsg", *(["capset", "capget"] if new_privileges else [])]
+    allowed = [*LITTLE, *(["capset", "capget"] if new_privileges else [])]
     seccomp = {"defaultAction": "SCMP_ACT_ERRNO", "syscalls": [{"names": allowed, "action": "SCMP_ACT_ALLOW"}]}
     container("/bin/true", mutate=with_filter(new_privileges, **seccomp)).run()
 
@@ -80,6 +81,35 @@ def test_conditions_on_arguments_are_compared_as_64_bits(container: Make) -> Non
     assert box.run().json["errno"] in (EXDEV, "EXDEV")
     box = container("/bin/probe", "syscall", str(GETPPID), "5", mutate=mutate)
     assert box.run().json["errno"] in (0, None, "")
+
+
+@pytest.mark.parametrize(
+    ("op", "value", "value_two", "hit", "miss"),
+    [
+        ("NE", 5, 0, 6, 5),
+        ("LT", 5, 0, 4, 5),
+        ("LE", 5, 0, 5, 6),
+        ("EQ", 5, 0, 5, 6),
+        ("GE", 5, 0, 5, 4),
+        ("GT", 5, 0, 6, 5),
+        ("MASKED_EQ", 0xF0, 0x50, 0x5F, 0x6F),
+    ],
+)
+def test_each_comparison_of_an_argument(container: Make, op: str, value: int, value_two: int, hit: int, miss: int) -> None:
+    args = [{"index": 0, "value": value, "valueTwo": value_two, "op": f"SCMP_CMP_{op}"}]
+    mutate = with_filter(**refuse_getppid(errnoRet=EXDEV, args=args))
+    for first, refused in ((hit, True), (miss, False)):
+        seen = container("/bin/probe", "syscall", str(GETPPID), str(first), mutate=mutate).run().json
+        assert (seen["errno"] in (EXDEV, "EXDEV")) == refused
+
+
+def test_the_errno_of_what_no_rule_names(container: Make) -> None:
+    allowed = [{"names": LITTLE, "action": "SCMP_ACT_ALLOW"}]
+    box = container(
+        "/bin/cat", "/etc/passwd", mutate=with_filter(defaultAction="SCMP_ACT_ERRNO", defaultErrnoRet=EXDEV, syscalls=allowed)
+    )
+    assert box.run(check=False).status == 1
+    assert "Invalid cross-device link" in box.errors.read_text()
 
 
 def test_the_agent_gets_the_listener_and_one_state(container: Make, tmp_path: Path) -> None:

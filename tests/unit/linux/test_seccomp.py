@@ -442,24 +442,33 @@ def call(name: str, *args: int) -> Callable[[], int]:
     return work
 
 
-@pytest.mark.parametrize(
-    ("action", "more", "want"),
-    [
-        ("ERRNO", {}, errno.EPERM),
-        ("ERRNO", {"errnoRet": errno.ENOLINK}, errno.ENOLINK),
-        ("ERRNO", {"errnoRet": 0}, 0),
-        ("KILL", {}, -signal.SIGSYS),
-        ("KILL_THREAD", {}, -signal.SIGSYS),
-        ("KILL_PROCESS", {}, -signal.SIGSYS),
-        ("TRAP", {}, -signal.SIGSYS),
-        ("TRACE", {}, errno.ENOSYS),  # nobody traces
-        ("LOG", {}, 0),
-        ("ALLOW", {}, 0),
-    ],
-)
+ACTIONS: list[tuple[str, dict[str, int], int]] = [
+    ("ERRNO", {}, errno.EPERM),
+    ("ERRNO", {"errnoRet": errno.ENOLINK}, errno.ENOLINK),
+    ("ERRNO", {"errnoRet": 0}, 0),
+    ("KILL", {}, -signal.SIGSYS),
+    ("KILL_THREAD", {}, -signal.SIGSYS),
+    ("KILL_PROCESS", {}, -signal.SIGSYS),
+    ("TRAP", {}, -signal.SIGSYS),
+    ("TRACE", {}, errno.ENOSYS),  # nobody traces
+    ("LOG", {}, 0),
+    ("ALLOW", {}, 0),
+]
+
+
+@pytest.mark.parametrize(("action", "more", "want"), ACTIONS)
 def test_each_action_in_the_kernel(action: str, more: dict[str, int], want: int) -> None:
     default = "LOG" if action == "ALLOW" else "ALLOW"
     program = compiled(default, entry("getppid", action, **more))
+    assert in_child(program, call("getppid")) == want
+    assert in_child(program, call("getuid")) == 0
+
+
+@pytest.mark.parametrize(("action", "more", "want"), ACTIONS)
+def test_each_default_action_in_the_kernel(action: str, more: dict[str, int], want: int) -> None:
+    needed = entry("exit_group exit rt_sigreturn getuid pidfd_open", "ALLOW" if action != "ALLOW" else "LOG")
+    default = {"defaultErrnoRet": more["errnoRet"]} if more else {}
+    program = compiled(action, needed, **default)
     assert in_child(program, call("getppid")) == want
     assert in_child(program, call("getuid")) == 0
 
