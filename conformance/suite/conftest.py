@@ -63,6 +63,15 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
     return report
 
 
+CLEANLINESS = {"runtime.errors.clean", "runtime.lifecycle.destroy", "runtime.delete.resources"}
+
+
+@pytest.fixture
+def may_leak(request: pytest.FixtureRequest) -> bool:
+    """What a runtime leaves is a fault by clauses of its own, and by no other. Our own runtime leaves nothing in any test."""
+    return runtime_name() != "ocipy" and not CLEANLINESS & set(ids_of(request.node))
+
+
 class Recorder:
     """One outcome a test: passed, failed, deviates or skipped; the worst of its set-up, its run and its end."""
 

@@ -103,6 +103,15 @@ def test_a_class_of_the_containers_name_that_was_there_stays(box: Make, resctrl:
     assert set(resctrl.groups) == {"", container.id}
 
 
+@pytest.mark.parametrize("rdt", [{"l3CacheSchema": "L3:0=f"}, {"memBwSchema": "MB:0=50"}], ids=["l3", "mb"])
+def test_either_schema_alone_is_written(box: Make, resctrl: Resctrl, rdt: dict[str, str]) -> None:
+    container = box(rdt)
+    container.create()
+    wanted = [(f"{container.id}/schemata", f"{line}\n") for line in rdt.values()]
+    assert [write for write in resctrl.written if write[0].endswith("schemata")] == wanted
+    container.delete("--force")
+
+
 def test_a_class_that_is_named_and_has_schemata_is_made_and_stays(box: Make, resctrl: Resctrl) -> None:
     rdt = {"closID": "gold", "l3CacheSchema": "L3:0=7f0;1=1f", "memBwSchema": "MB:0=20;1=70", "schemata": ["L3:0=f", "MB:1=30"]}
     container = box(rdt)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -9,6 +10,7 @@ import pytest
 from ocipy.config.capabilities import NAMES, capability_mask, capability_names
 from ocipy.config.check import all_checks
 from ocipy.config.id_list import parse_id_list
+from ocipy.config.load import parse_config
 from ocipy.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -59,6 +61,8 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"intelRdt": {"closID": "mon_groups"}}, "/intelRdt/closID"),
     ({"intelRdt": {"schemata": ["L3:0=f", "MB:0=1\nL3:0=1"]}}, "/intelRdt/schemata/1"),
     ({"intelRdt": {"l3CacheSchema": "L3:0=f\n"}}, "/intelRdt/l3CacheSchema"),
+    ({"intelRdt": {"memBwSchema": "L3:0=f"}}, "/intelRdt/memBwSchema"),
+    ({"intelRdt": {"memBwSchema": "MB:0=20\nMB:1=30"}}, "/intelRdt/memBwSchema"),
     ({"memoryPolicy": {"mode": "MPOL_BIND"}}, "/memoryPolicy"),
     ({"memoryPolicy": {"mode": "MPOL_LOCAL", "nodes": "0"}}, "/memoryPolicy/nodes"),
     ({"memoryPolicy": {"mode": "MPOL_DEFAULT", "flags": ["MPOL_F_STATIC_NODES"]}}, "/memoryPolicy/flags"),
@@ -104,6 +108,39 @@ def test_bad_sections_are_refused(
     assert error.pointer == "/linux" + pointer
     assert error.line == 1
     assert error.column > 1
+
+
+RATE = {"major": 8, "minor": 0, "rate": 1}
+# Complete, and what may be taken away alone.
+COMPLETE: list[tuple[dict[str, Any], list[str]]] = [
+    ({"resources": {"blockIO": {"weightDevice": [{"major": 8, "minor": 0, "weight": 5}]}}}, ["major", "minor", "weight"]),
+    ({"resources": {"blockIO": {"throttleReadBpsDevice": [RATE]}}}, ["major", "minor", "rate"]),
+    ({"resources": {"blockIO": {"throttleWriteIOPSDevice": [RATE]}}}, ["major", "minor", "rate"]),
+    ({"resources": {"hugepageLimits": [{"pageSize": "2MB", "limit": 5}]}}, ["pageSize", "limit"]),
+    ({"resources": {"network": {"priorities": [{"name": "lo", "priority": 5}]}}}, ["name", "priority"]),
+    ({"resources": {"rdma": {"mlx5_0": {"hcaHandles": 3}}}}, ["hcaHandles"]),
+]
+
+
+def without(value: Any, name: str) -> Any:
+    """A copy that lacks this property, wherever it is."""
+    if isinstance(value, list):
+        return [without(item, name) for item in value]
+    if isinstance(value, dict):
+        return {key: without(item, name) for key, item in value.items() if key != name}
+    return value
+
+
+@pytest.mark.parametrize(
+    ("complete", "name"), [(complete, name) for complete, names in COMPLETE for name in names], ids=lambda value: str(value)[:70]
+)
+def test_what_the_specification_requires_may_not_be_missing(
+    config: Any, refusal: Callable[[Any], ConfigError], complete: dict[str, Any], name: str
+) -> None:
+    config["linux"] |= complete
+    parse_config(json.dumps(config).encode(), "config.json")
+    config["linux"] |= without(complete, name)
+    assert refusal(config).pointer.startswith("/linux/resources/")
 
 
 @pytest.mark.parametrize("more", GOOD, ids=lambda value: str(value)[:70])
