@@ -1,7 +1,7 @@
 """config-linux.md: what a configuration must have, and what it must not: a runtime refuses it otherwise.
 
-Each case begins with a configuration that the runtime takes. Where it does not, because machine or runtime lack the feature, what is
-said of the other proves nothing, and the test is skipped."""
+Each case begins with a configuration that the runtime takes. Where it does not, for want of the feature in machine or runtime,
+what is said of the other proves nothing, and the test is skipped."""
 
 from __future__ import annotations
 
