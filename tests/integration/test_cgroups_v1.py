@@ -305,7 +305,7 @@ def test_file_that_the_kernel_lacks_is_explained(box: Callable[..., Box]) -> Non
 def test_device_list_starts_with_the_rules_of_the_config(box: Callable[..., Box]) -> None:
     fuse = {"allow": True, "type": "c", "major": 10, "minor": 229, "access": "rwm"}
     disk = {"allow": True, "type": "b", "major": 8, "minor": 20, "access": "rw"}
-    made = box({"devices": [{"allow": False, "access": "rwm"}, fuse, disk]})
+    made = box({"devices": [{"allow": False, "type": "a", "access": "rwm"}, fuse, disk]})
     made.start()
     lines = made.read("devices", "devices.list").splitlines()
     assert lines[:4] == ["c 10:229 rwm", "b 8:20 rw", "c *:* m", "b *:* m"]

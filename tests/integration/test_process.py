@@ -246,6 +246,14 @@ def test_personality(probe: Probe) -> None:
     assert probe(lambda config: config["linux"].update(personality={"domain": "LINUX32"}))["personality"] & 0xFF == 8
 
 
+def test_a_label_of_selinux_is_an_error_where_there_is_none(container: Make) -> None:
+    enabled = Path("/sys/fs/selinux/enforce")
+    if enabled.exists():
+        pytest.skip("SELinux is enabled here: this label may be one that it knows")
+    box = container("/bin/true", mutate=set_process(selinuxLabel="system_u:system_r:container_t:s0:c1,c2"))
+    assert box.create(check=False).status == 1
+    assert "(/process/selinuxLabel)" in box.errors.read_text()
+
 def test_preserved_descriptors_keep_their_numbers(container: Make, tmp_path: Path) -> None:
     box = container()
     file = tmp_path / "kept"

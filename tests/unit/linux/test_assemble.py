@@ -225,6 +225,14 @@ def test_mount_label_is_an_option_only_where_selinux_is_and_a_warning_elsewhere(
     assert not any("context=" in str(step.get("options")) for step in without.steps)
 
 
+def test_a_process_label_is_for_the_next_execve() -> None:
+    config = minimal()
+    config["process"]["selinuxLabel"] = "system_u:system_r:container_t:s0:c1,c2"
+    (step,) = [step for step in plan_of(lambda: config) if step.op is ops.EXEC_LABEL]
+    assert (step.origin, step.get("attribute")) == ("/process/selinuxLabel", "thread-self/attr/exec")
+    assert step.get("value") == config["process"]["selinuxLabel"]
+
+
 def test_an_old_kernel_is_said_to_be_old(monkeypatch: pytest.MonkeyPatch) -> None:
     from ocipy.errors import OcipyError
     from ocipy.linux.host import check_kernel
