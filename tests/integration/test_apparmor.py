@@ -61,6 +61,7 @@ def test_without_a_profile_nothing_is_confined(container: Make) -> None:
     assert boxed(container, None).run().stdout == "readable\nunconfined\n"
 
 
+@pytest.mark.spec("/process/apparmorProfile", needs="AppArmor: a guest")
 @pytest.mark.parametrize("more", [(), (privileged,)], ids=["no new privileges", "new privileges"])
 def test_a_profile_is_enforced_from_the_first_program_on(container: Make, profile: str, more: tuple[Change, ...]) -> None:
     box = boxed(container, profile, *more)
@@ -69,6 +70,7 @@ def test_a_profile_is_enforced_from_the_first_program_on(container: Make, profil
     assert answer.stderr == "cat: can't open '/etc/secret': Permission denied\n"
 
 
+@pytest.mark.spec("/process/apparmorProfile", needs="AppArmor: a guest")
 def test_a_profile_holds_in_a_user_namespace(container: Make, profile: str) -> None:
     def mapped(config: Config) -> None:
         config["linux"]["namespaces"].append({"type": "user"})

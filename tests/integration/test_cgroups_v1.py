@@ -124,6 +124,7 @@ def eventually(condition: Callable[[], bool], seconds: float = 10.0) -> bool:
 # ---- made, entered, removed ------------------------------------------------------------------------------------------
 
 
+@pytest.mark.spec("/linux/cgroupsPath")
 def test_process_is_in_every_hierarchy(box: Callable[..., Box]) -> None:
     made = box()
     pid = made.start()
@@ -223,6 +224,12 @@ READ_BACK = [
 ]
 
 
+@pytest.mark.spec(
+    "/linux/resources/memory/limit", "/linux/resources/memory/reservation", "/linux/resources/memory/swap",
+    "/linux/resources/memory/kernelTCP", "/linux/resources/memory/swappiness", "/linux/resources/memory/disableOOMKiller",
+    "/linux/resources/cpu/shares", "/linux/resources/cpu/quota", "/linux/resources/cpu/period", "/linux/resources/cpu/burst",
+    "/linux/resources/cpu/idle", "/linux/resources/cpu/cpus", "/linux/resources/cpu/mems", "/linux/resources/blockIO/weight",
+)  # fmt: skip
 @pytest.mark.parametrize(("controller", "file", "resources", "value"), READ_BACK, ids=[item[1] for item in READ_BACK])
 def test_limit_is_what_the_kernel_says(box: Callable[..., Box], controller: str, file: str, resources: Any, value: str) -> None:
     mount = HOST.mounts.get(controller)
@@ -237,6 +244,7 @@ def test_limit_is_what_the_kernel_says(box: Callable[..., Box], controller: str,
     assert box(resources).read(controller, file) == value
 
 
+@pytest.mark.spec("/linux/resources/blockIO/throttle*")
 @needs("blkio")
 def test_block_device_is_throttled_and_an_absent_one_is_explained(box: Callable[..., Box]) -> None:
     device = os.stat("/").st_dev if os.major(os.stat("/").st_dev) else 0
@@ -262,6 +270,7 @@ def _disk(device: int) -> tuple[int, int] | None:
     return None
 
 
+@pytest.mark.spec("/linux/resources/pids/limit")
 @needs("pids")
 def test_pids_limit_holds_after_the_process_is_in(box: Callable[..., Box]) -> None:
     made = box({"pids": {"limit": 0}})
@@ -271,6 +280,7 @@ def test_pids_limit_holds_after_the_process_is_in(box: Callable[..., Box]) -> No
     assert made.read("pids", "pids.current") == "1"
 
 
+@pytest.mark.spec("/linux/resources/memory/limit")
 @needs("memory")
 def test_memory_limit_is_enforced(box: Callable[..., Box]) -> None:
     made = box({"memory": {"limit": 16 * MIB, "swap": 16 * MIB}})
@@ -301,6 +311,10 @@ def test_file_that_the_kernel_lacks_is_explained(box: Callable[..., Box]) -> Non
         box({"blockIO": {"leafWeight": 500}})
 
 
+@pytest.mark.spec(
+    "/linux/resources/devices/*", "/linux/resources/devices/*/type=a", "/linux/resources/devices/*/type=c",
+    "/linux/resources/devices/*/type=b",
+)  # fmt: skip
 @needs("devices")
 def test_device_list_starts_with_the_rules_of_the_config(box: Callable[..., Box]) -> None:
     fuse = {"allow": True, "type": "c", "major": 10, "minor": 229, "access": "rwm"}

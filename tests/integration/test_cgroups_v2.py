@@ -95,6 +95,7 @@ def text(path: Path) -> str:
 # ---- entering --------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.spec("/linux/cgroupsPath")
 def test_container_is_in_its_cgroup_from_its_birth_and_delete_takes_it_away(container: Make) -> None:
     box = start(container("/bin/sleep", "100"))
     assert box.cgroup("") == own(box)
@@ -315,6 +316,7 @@ def opens(box: Container) -> str:
     return box.exec("/bin/sh", "-c", code).stdout
 
 
+@pytest.mark.spec("/linux/resources/devices/*")
 @pytest.mark.parametrize(
     ("rules", "allowed"),
     [([], ""), ([may("rwm")], "rw"), ([may("r")], "r"), ([may("w")], "w"), ([may("rwm"), may("w", allow=False)], "r")],
@@ -522,6 +524,13 @@ LIMITS: dict[str, tuple[str, dict[str, Any], dict[str, str]]] = {
 }
 
 
+@pytest.mark.spec(
+    "/linux/resources/memory/limit", "/linux/resources/memory/reservation", "/linux/resources/memory/swap",
+    "/linux/resources/cpu/shares", "/linux/resources/cpu/quota", "/linux/resources/cpu/period", "/linux/resources/cpu/burst",
+    "/linux/resources/cpu/idle", "/linux/resources/cpu/cpus", "/linux/resources/cpu/mems", "/linux/resources/pids/limit",
+    needs="cgroup v2: a guest",
+)  # fmt: skip
+@pytest.mark.spec("/linux/resources/unified", "/linux/resources/hugepageLimits/*")
 @pytest.mark.parametrize("name", LIMITS)
 def test_limit_is_in_the_kernels_file(container: Make, name: str) -> None:
     controller, resources, files = LIMITS[name]
@@ -539,6 +548,7 @@ def test_limit_is_updated(container: Make, name: str) -> None:
     assert {file: text(own(box) / file) for file in files} == files
 
 
+@pytest.mark.spec("/linux/resources/blockIO/weight", needs="cgroup v2: a guest")
 def test_weight_of_io_is_that_of_the_schedulers_interface(container: Make) -> None:
     needs("io")
     box = container("/bin/sleep", "100", mutate=lambda config: config["linux"]["resources"].update(blockIO={"weight": 100}))

@@ -54,6 +54,7 @@ def give_rootfs(box: Container) -> Container:
 # ---- nodes ----------------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.spec("/linux/devices/*/fileMode")
 @pytest.mark.parametrize("umask", [0, 0o022, 0o777])
 def test_the_mode_is_the_configs_whatever_the_umask(container: Make, umask: int) -> None:
     box = container(mutate=devices(device("/dev/full", "c", 1, 7, fileMode=0o622), device("/dev/fifo", "p", fileMode=0o606)))
@@ -67,6 +68,7 @@ def test_the_mode_is_the_configs_whatever_the_umask(container: Make, umask: int)
     box.delete("--force")
 
 
+@pytest.mark.spec("/linux/devices/*/fileMode")
 @pytest.mark.parametrize(
     ("mode", "shown"), [(0, 0), (0o666, 0o666), (0o1640, 0o1640), (0o20640, 0o640), (0o60600, 0o600)],
     ids=["none", "plain", "sticky", "with the type", "with another type"],
@@ -76,6 +78,10 @@ def test_of_file_mode_the_permissions_count(probe: Probe, mode: int, shown: int)
     assert (node["type"], node["mode"]) == ("c", shown)
 
 
+@pytest.mark.spec(
+    "/linux/devices/*/major", "/linux/devices/*/minor", "/linux/devices/*/path", "/linux/devices/*/type=c",
+    "/linux/devices/*/type=b", "/linux/devices/*/type=u",
+)  # fmt: skip
 @pytest.mark.parametrize(("kind", "type_"), [("c", "c"), ("u", "c"), ("b", "b")])
 @pytest.mark.parametrize(("major", "minor"), [(0, 0), (7, 255), (7, 256), (511, 1048575), (259, 65536)])
 def test_all_numbers_that_a_device_can_have(probe: Probe, kind: str, type_: str, major: int, minor: int) -> None:
@@ -83,6 +89,7 @@ def test_all_numbers_that_a_device_can_have(probe: Probe, kind: str, type_: str,
     assert (node["type"], node["major"], node["minor"]) == (type_, major, minor)
 
 
+@pytest.mark.spec("/linux/devices/*/?id", "/linux/devices/*/type=p", "/linux/devices/*/path")
 def test_a_device_outside_of_dev_and_its_missing_directories(container: Make) -> None:
     box = container(mutate=devices(device("/srv/new/zero", "c", 1, 5), device("/etc/fifo", "p", uid=3, gid=4)))
     box.create()
@@ -189,6 +196,7 @@ def test_in_a_user_namespace_nodes_are_the_hosts(container: Make) -> None:
     box.delete()
 
 
+@pytest.mark.spec("/linux/devices/*")
 def test_in_a_user_namespace_configured_devices_are_bound_and_fifos_made(container: Make) -> None:
     def change(config: Config) -> None:
         user_namespace(config)

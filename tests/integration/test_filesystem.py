@@ -115,6 +115,7 @@ def test_a_file_is_bound_on_a_file_that_is_made(container: Make, tmp_path: Path)
     assert container("/bin/cat", "/new/dir/file", mutate=mutate).run().stdout == "content"
 
 
+@pytest.mark.spec("/mounts/*/source")
 def test_a_relative_source_starts_at_the_bundle(container: Make) -> None:
     box = container("/bin/cat", "/here/file", mutate=adds(bind("data", "/here"), writable=True))
     (box.bundle.path / "data").mkdir()

@@ -41,6 +41,7 @@ def entries(path: Path) -> list[tuple[str, str, dict[str, Any]]]:
     return [(kind, namespace, json.loads(state)) for kind, namespace, state in lines]
 
 
+@pytest.mark.spec("/hooks/*/path", "/annotations")
 def test_hooks_run_in_order_each_in_its_namespaces_with_the_state(container: Make, tmp_path: Path) -> None:
     log = tmp_path / "log"
     box = container("/bin/sleep", "1000", mutate=record(log))
@@ -151,6 +152,7 @@ def test_a_poststop_hook_that_fails_is_a_warning_and_the_next_one_runs(container
     assert (tmp_path / "second").exists()
 
 
+@pytest.mark.spec("/hooks/*/timeout")
 @pytest.mark.parametrize("kind", ORDER)
 def test_a_hook_that_takes_too_long_is_killed_with_its_group(container: Make, kind: str) -> None:
     def change(config: Config) -> None:
@@ -167,6 +169,7 @@ def test_a_hook_that_takes_too_long_is_killed_with_its_group(container: Make, ki
     assert re.search("(timeout of|timed out after) 1 s", answer.stderr)
 
 
+@pytest.mark.spec("/hooks/*/env", "/hooks/*/args", "/hooks/*/path")
 @pytest.mark.parametrize("kind", ORDER)
 def test_the_environment_of_a_hook_is_its_own_and_nothing_else(container: Make, tmp_path: Path, kind: str) -> None:
     """LD_PRELOAD of the process or of the caller must not reach a hook."""

@@ -112,6 +112,10 @@ def test_either_schema_alone_is_written(box: Make, resctrl: Resctrl, rdt: dict[s
     container.delete("--force")
 
 
+@pytest.mark.spec(
+    "/linux/intelRdt/closID", "/linux/intelRdt/schemata", "/linux/intelRdt/l3CacheSchema", "/linux/intelRdt/memBwSchema",
+    needs="RDT in the CPU: a fake tree of resctrl",
+)  # fmt: skip
 def test_a_class_that_is_named_and_has_schemata_is_made_and_stays(box: Make, resctrl: Resctrl) -> None:
     rdt = {"closID": "gold", "l3CacheSchema": "L3:0=7f0;1=1f", "memBwSchema": "MB:0=20;1=70", "schemata": ["L3:0=f", "MB:1=30"]}
     container = box(rdt)
@@ -178,6 +182,7 @@ def test_exec_enters_what_the_container_is_in(box: Make, resctrl: Resctrl, runti
 # ---- monitoring -----------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.spec("/linux/intelRdt/enableMonitoring", needs="RDT in the CPU: a fake tree of resctrl")
 @pytest.mark.parametrize("closid", [None, "gold", "/"], ids=["own", "named", "root"])
 def test_a_group_to_monitor_is_the_containers_and_goes_with_it(box: Make, resctrl: Resctrl, closid: str | None) -> None:
     resctrl.make("gold")

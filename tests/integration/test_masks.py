@@ -49,6 +49,7 @@ def filled(box: Container) -> Path:
 # ---- masked ---------------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.spec("/linux/maskedPaths")
 def test_a_masked_file_is_empty_and_swallows_what_is_written(container: Make) -> None:
     box = container("/bin/sh", "-c", "cat /data/file; echo lost >/data/file; cat /data/file", mutate=paths(["/data/file"]))
     data = filled(box)
@@ -56,6 +57,7 @@ def test_a_masked_file_is_empty_and_swallows_what_is_written(container: Make) ->
     assert (data / "file").read_text() == "secret"
 
 
+@pytest.mark.spec("/linux/maskedPaths")
 def test_a_masked_directory_is_empty_and_read_only(container: Make) -> None:
     box = container("/bin/sh", "-c", "ls -A /data/dir; touch /data/dir/new; cat /data/dir/inner", mutate=paths(["/data/dir"]))
     filled(box)
@@ -167,6 +169,7 @@ def test_a_mask_needs_no_dev_null_of_the_image(container: Make, null: str) -> No
 # ---- read-only ------------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.spec("/linux/readonlyPaths")
 @pytest.mark.parametrize("path", ["/data/file", "/data/to-file"])
 def test_a_read_only_file_can_be_read_but_not_written(container: Make, path: str) -> None:
     box = container("/bin/sh", "-c", "cat /data/file; echo x >/data/file", mutate=paths([], [path]))
@@ -177,6 +180,7 @@ def test_a_read_only_file_can_be_read_but_not_written(container: Make, path: str
     assert (data / "file").read_text() == "secret"
 
 
+@pytest.mark.spec("/linux/readonlyPaths")
 def test_a_read_only_directory_takes_what_is_mounted_below_along(container: Make, tmp_path: Path) -> None:
     (tmp_path / "sub").mkdir()
     subprocess.run(["mount", "-t", "tmpfs", "tmpfs", tmp_path / "sub"], check=True)

@@ -65,6 +65,7 @@ def give_rootfs(box: Container) -> Container:
 # ---- binds ---------------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.spec("/mounts/*/options=bind", "/mounts/*/options=rbind")
 def test_bind_takes_the_directory_alone_and_rbind_what_is_mounted_below(probe: Probe, source: Path) -> None:
     plain = probe(adds(bind(source, "/here")))
     whole = probe(adds(bind(source, "/here", "rbind")))
@@ -79,6 +80,7 @@ def test_a_bind_mount_may_be_named_by_type(container: Make, source: Path, option
     assert container("/bin/cat", "/here/file", mutate=adds(mount)).run().stdout == "file"
 
 
+@pytest.mark.spec("/mounts/*/type")
 def test_a_bind_mount_needs_no_type(container: Make, source: Path) -> None:
     mount = {"destination": "/here", "source": str(source), "options": ["bind"]}
     assert container("/bin/cat", "/here/file", mutate=adds(mount)).run().stdout == "file"
@@ -131,6 +133,7 @@ def test_one_kind_of_access_time_is_in_force(probe: Probe, source: Path, kind: s
     assert options_of(probe(adds(mount)), "/here") & {"noatime", "relatime"} == {option} - {"strictatime"}
 
 
+@pytest.mark.spec("/mounts/*/options=defaults")
 @pytest.mark.parametrize(
     ("options", "wanted"),
     [
@@ -155,6 +158,13 @@ ON_AND_OFF = [
 ]  # fmt: skip
 
 
+@pytest.mark.spec(
+    "/mounts/*/options=ro", "/mounts/*/options=rro", "/mounts/*/options=rw", "/mounts/*/options=rrw", "/mounts/*/options=*suid",
+    "/mounts/*/options=*dev", "/mounts/*/options=*exec", "/mounts/*/options=*diratime", "/mounts/*/options=*symfollow",
+    "/mounts/*/options=atime", "/mounts/*/options=ratime", "/mounts/*/options=noatime", "/mounts/*/options=rnoatime",
+    "/mounts/*/options=relatime", "/mounts/*/options=rrelatime", "/mounts/*/options=strictatime",
+    "/mounts/*/options=rstrictatime",
+)  # fmt: skip
 @pytest.mark.parametrize("recursive", ["", "r"], ids=["one", "recursive"])
 @pytest.mark.parametrize(("on", "off"), ON_AND_OFF)
 def test_an_option_is_put_on_a_mount_and_taken_off(probe: Probe, source: Path, recursive: str, on: str, off: str) -> None:
@@ -170,6 +180,10 @@ def test_an_option_is_put_on_a_mount_and_taken_off(probe: Probe, source: Path, r
     assert not any(on in options for options in with_option(off))
 
 
+@pytest.mark.spec(
+    "/mounts/*/options=norelatime", "/mounts/*/options=rnorelatime", "/mounts/*/options=nostrictatime",
+    "/mounts/*/options=rnostrictatime",
+)  # fmt: skip
 @pytest.mark.parametrize("recursive", ["", "r"], ids=["one", "recursive"])
 @pytest.mark.parametrize(
     ("options", "wanted"),
@@ -204,6 +218,9 @@ def test_a_recursive_option_takes_back_what_lies_below(probe: Probe, source: Pat
     assert "noexec" not in seen
 
 
+@pytest.mark.spec(
+    "/mounts/*/options=*private", "/mounts/*/options=*slave", "/mounts/*/options=*shared", "/mounts/*/options=*unbindable",
+)  # fmt: skip
 @pytest.mark.parametrize("option", ["rprivate", "private", "rslave", "slave", "rshared", "shared", "unbindable", "runbindable"])
 @pytest.mark.parametrize("kind", ["bind", "tmpfs"])
 def test_a_mount_has_the_propagation_asked_for(probe: Probe, source: Path, kind: str, option: str) -> None:
@@ -231,6 +248,7 @@ def test_a_source_that_is_unbindable_is_an_error_that_says_so(container: Make, s
     assert "; is it on an unbindable mount?" in box.errors.read_text()
 
 
+@pytest.mark.spec("/mounts/*/destination", "/mounts/*/source")
 def test_names_with_blanks_and_other_letters(container: Make, tmp_path: Path) -> None:
     name = 'a b\t"c"\\,ü:=\n#'
     (tmp_path / name).mkdir()
@@ -270,6 +288,7 @@ def test_a_hundred_mounts(probe: Probe, source: Path) -> None:
 # ---- order and mount points ----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.spec("/mounts/*/destination")
 def test_mounts_are_made_in_the_order_of_the_config(container: Make, source: Path) -> None:
     below = container("/bin/ls", "/a/b", mutate=adds(tmpfs("/a"), bind(source, "/a/b")))
     covered = container("/bin/ls", "/a", mutate=adds(bind(source, "/a/b"), tmpfs("/a")))
@@ -431,6 +450,10 @@ def test_message_queues_are_those_of_the_ipc_namespace(container: Make) -> None:
     assert container("/bin/sh", "-c", script).run().stdout.split() == ["1777", "q"]
 
 
+@pytest.mark.spec(
+    "/mounts/*/options=sync", "/mounts/*/options=async", "/mounts/*/options=dirsync", "/mounts/*/options=*mand",
+    "/mounts/*/options=*lazytime", "/mounts/*/options=*iversion", "/mounts/*/options=silent", "/mounts/*/options=loud",
+)  # fmt: skip
 @pytest.mark.parametrize("option", ["sync", "dirsync", "lazytime", "iversion", "silent", "mand"])
 @pytest.mark.parametrize("off", [False, True], ids=["on", "and taken back"])
 def test_options_of_a_superblock(probe: Probe, option: str, off: bool) -> None:
@@ -442,6 +465,7 @@ def test_options_of_a_superblock(probe: Probe, option: str, off: bool) -> None:
     assert shown == (not off or option == "dirsync") or option in ("iversion", "silent", "mand")  # the kernel does not show these
 
 
+@pytest.mark.spec("/mounts/*/type", "/mounts/*/options")
 def test_an_overlay_with_upper_layer(container: Make, tmp_path: Path) -> None:
     for name in ("lower", "upper", "work"):
         (tmp_path / name).mkdir()
@@ -493,6 +517,7 @@ def test_propagation_of_a_mount_made_the_other_way(probe: Probe) -> None:
 # ---- remount -------------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.spec("/mounts/*/options=remount")
 def test_remount_changes_a_mount_that_is_there(probe: Probe, source: Path) -> None:
     again = {"destination": "/here", "type": "none", "source": "none", "options": ["remount", "bind", "ro", "noexec"]}
     seen = options_of(probe(adds(bind(source, "/here", "nosuid"), again)), "/here")
@@ -537,6 +562,7 @@ def test_idmap_takes_the_maps_of_the_user_namespace(container: Make, tmp_path: P
     assert (os.stat(data / "new").st_uid, os.stat(data / "new").st_gid) == (0, 0)
 
 
+@pytest.mark.spec("/mounts/*/?idMappings/*")
 def test_maps_of_a_mount_win_over_those_of_the_user_namespace(container: Make, tmp_path: Path) -> None:
     data = tmp_path / "data"
     data.mkdir()
@@ -564,6 +590,7 @@ def test_an_id_without_a_map_is_nobody_and_cannot_be_given(container: Make, tmp_
     assert (data / "new").exists()
 
 
+@pytest.mark.spec("/mounts/*/options=idmap", "/mounts/*/options=ridmap")
 @pytest.mark.parametrize(("option", "below"), [("idmap", "1000"), ("ridmap", "5000")])
 def test_only_ridmap_reaches_what_is_mounted_below(container: Make, source: Path, option: str, below: str) -> None:
     owned(source / "file", 1000, 1000)

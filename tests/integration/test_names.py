@@ -22,6 +22,7 @@ def names(**values: str) -> Callable[[Config], None]:
     return lambda config: config.update(values)
 
 
+@pytest.mark.spec("/hostname", "/domainname")
 @pytest.mark.parametrize("name", ["box", "a.b-c.example", "h" * 64, "ü" * 32, "with blank", "-"])
 def test_the_names_are_those_of_the_config_and_the_host_keeps_its_own(probe: Probe, name: str) -> None:
     before = os.uname().nodename, socket.getfqdn()
@@ -47,6 +48,7 @@ def test_a_program_that_exec_starts_sees_the_names(container: Make) -> None:
     box.delete("--force")
 
 
+@pytest.mark.spec("/hostname", "/domainname")
 def test_names_in_a_user_namespace(container: Make) -> None:
     def change(config: Config) -> None:
         names(hostname="one", domainname="two")(config)

@@ -88,6 +88,7 @@ def holder() -> Iterator[Holder]:
 # ---- made -----------------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.spec("/linux/namespaces/*/type=*")
 @pytest.mark.parametrize(
     "kinds",
     [
@@ -187,6 +188,7 @@ def test_the_loopback_device_of_the_runtimes_network_namespace_is_left_as_it_is(
 # ---- joined ---------------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.spec("/linux/namespaces/*/path")
 @pytest.mark.parametrize("kind", FILES)
 def test_a_namespace_is_joined_by_its_path(container: Make, holder: Holder, kind: str) -> None:
     path = holder(kind)(kind)
@@ -303,6 +305,7 @@ def refused(container: Make, kind: str, path: str) -> str:
     return answer.stderr
 
 
+@pytest.mark.spec("/linux/namespaces/*/path")
 @pytest.mark.parametrize(
     ("kind", "file"), [("ipc", "net"), ("network", "mnt"), ("pid", "user"), ("user", "uts"), ("time", "cgroup"), ("mount", "time")]
 )

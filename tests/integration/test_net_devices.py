@@ -108,6 +108,7 @@ def inside(box: Container) -> dict[str, dict[str, Any]]:
 # ---- moved ----------------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.spec("/linux/netDevices/*/name")
 def test_a_device_is_moved_with_its_attributes_and_addresses_and_is_up(box: Callable[..., Container], host: Network) -> None:
     container = box({"eth7": {"name": "ctr0"}})
     container.create()
@@ -130,6 +131,7 @@ def test_without_a_name_it_keeps_its_own(box: Callable[..., Container]) -> None:
     assert set(inside(container)) == {"lo", "eth7"}
 
 
+@pytest.mark.spec("/linux/netDevices/*/name")
 def test_many_are_moved_and_may_swap_their_names(box: Callable[..., Container], host: Network) -> None:
     host.ip("link", "add", "eth8", "type", "ifb")
     container = box({"eth7": {"name": "eth8"}, "eth8": {"name": "eth7"}})

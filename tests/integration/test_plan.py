@@ -82,6 +82,7 @@ def test_it_works_without_root_and_makes_nothing(bundle: Path) -> None:
     assert (sorted(os.listdir(bundle)), Path("/proc/self/mounts").read_text()) == before
 
 
+@pytest.mark.spec("/ociVersion")
 @pytest.mark.parametrize(
     ("text", "message"),
     [

@@ -30,11 +30,13 @@ def test_without_a_user_the_process_is_root_without_groups(probe: Probe) -> None
     assert (seen["uids"], seen["gids"], seen["groups"], seen["umask"]) == ([0] * 3, [0] * 3, [], 0o022)
 
 
+@pytest.mark.spec("/process/user/uid", "/process/user/gid", "/process/user/umask", "/process/user/additionalGids")
 def test_all_ids_are_the_users(probe: Probe) -> None:
     seen = probe(set_process(user={"uid": 1000, "gid": 2000, "additionalGids": [5, 29, 100000], "umask": 0o77}))
     assert (seen["uids"], seen["gids"], seen["groups"], seen["umask"]) == ([1000] * 3, [2000] * 3, [5, 29, 100000], 0o77)
 
 
+@pytest.mark.spec("/process/capabilities/*")
 def test_five_capability_sets_are_as_configured(probe: Probe) -> None:
     sets = {
         "bounding": ["CAP_KILL", "CAP_CHOWN", "CAP_NET_RAW"],
@@ -56,11 +58,13 @@ def test_root_has_the_bounding_set_after_execve_and_nothing_more(probe: Probe) -
     assert seen["inheritable"] == seen["ambient"] == []
 
 
+@pytest.mark.spec("/process/capabilities/*")
 def test_without_capabilities_there_are_none(probe: Probe) -> None:
     seen = probe(lambda config: config["process"].pop("capabilities"))["capabilities"]
     assert set(map(len, seen.values())) == {0}
 
 
+@pytest.mark.spec("/process/capabilities/bounding")
 def test_a_capability_that_the_kernel_does_not_know_is_a_warning(container: Make) -> None:
     def unknown(config: Config) -> None:
         config["process"]["capabilities"]["bounding"].append("CAP_TIME_TRAVEL")
@@ -81,11 +85,13 @@ def test_ambient_capabilities_of_root_that_are_not_inheritable_are_no_warning(co
     assert box.errors.read_text() == ""
 
 
+@pytest.mark.spec("/process/noNewPrivileges")
 @pytest.mark.parametrize("wanted", [True, False])
 def test_no_new_privileges(probe: Probe, wanted: bool) -> None:
     assert probe(set_process(noNewPrivileges=wanted))["no_new_privs"] == int(wanted)
 
 
+@pytest.mark.spec("/process/rlimits/*")
 def test_limits_are_set_soft_and_hard(probe: Probe) -> None:
     limits = [
         {"type": "RLIMIT_NOFILE", "soft": 100, "hard": 200},
@@ -98,6 +104,7 @@ def test_limits_are_set_soft_and_hard(probe: Probe) -> None:
     assert seen["RLIMIT_STACK"] == {"soft": 1 << 20, "hard": 1 << 20}
 
 
+@pytest.mark.spec("/process/rlimits/*/type=*", "/process/rlimits/*")
 @pytest.mark.parametrize("name", RESOURCES)
 def test_every_kind_of_limit(probe: Probe, name: str) -> None:
     most = resource.getrlimit(RESOURCES[name])[1]
@@ -106,6 +113,7 @@ def test_every_kind_of_limit(probe: Probe, name: str) -> None:
     assert seen[name] == {"soft": hard // 2, "hard": hard}
 
 
+@pytest.mark.spec("/process/oomScoreAdj")
 def test_oom_score_adj_is_written(probe: Probe) -> None:
     assert int(probe(set_process(oomScoreAdj=321))["oom_score_adj"]) == 321
 
@@ -141,6 +149,7 @@ def test_the_program_has_stdio_and_nothing_else(container: Make) -> None:
     assert sorted(seen["fds"]) == ["0", "1", "2"]
 
 
+@pytest.mark.spec("/process/env")
 def test_the_environment_is_the_configs_and_home(probe: Probe) -> None:
     seen = probe(set_process(env=["A=1", "EMPTY=", "A=2", "ü=ö"]))
     assert sorted(seen["environ"]) == sorted(["EMPTY=", "A=2", "ü=ö", "HOME=/root"])  # the last A, as with runc
@@ -178,11 +187,13 @@ def test_the_program_is_found_along_path(container: Make) -> None:
     assert box.run().json["pid"] == 1
 
 
+@pytest.mark.spec("/process/args")
 def test_arguments_arrive_as_they_are(container: Make) -> None:
     args = ["/bin/probe", "", "a b", "\\", "ü", "x" * 70000]
     assert container(*args).run().json["argv"][1:] == args[1:]
 
 
+@pytest.mark.spec("/process/cwd")
 def test_cwd_is_made_when_it_is_missing(container: Make) -> None:
     def change(config: Config) -> None:
         config["process"]["cwd"] = "/srv/new/dir"
@@ -191,6 +202,7 @@ def test_cwd_is_made_when_it_is_missing(container: Make) -> None:
     assert container(mutate=change).run().json["cwd"] == "/srv/new/dir"
 
 
+@pytest.mark.spec("/process/cwd")
 def test_a_cwd_that_only_the_user_may_enter(container: Make) -> None:
     box = container(mutate=set_process(cwd="/private", user={"uid": 1000, "gid": 1000}))
     private = box.bundle.rootfs / "private"
@@ -246,6 +258,7 @@ def test_personality(probe: Probe) -> None:
     assert probe(lambda config: config["linux"].update(personality={"domain": "LINUX32"}))["personality"] & 0xFF == 8
 
 
+@pytest.mark.spec("/process/selinuxLabel", needs="SELinux: the refusal without it, and the plan")
 def test_a_label_of_selinux_is_an_error_where_there_is_none(container: Make) -> None:
     enabled = Path("/sys/fs/selinux/enforce")
     if enabled.exists():
@@ -253,6 +266,20 @@ def test_a_label_of_selinux_is_an_error_where_there_is_none(container: Make) -> 
     box = container("/bin/true", mutate=set_process(selinuxLabel="system_u:system_r:container_t:s0:c1,c2"))
     assert box.create(check=False).status == 1
     assert "(/process/selinuxLabel)" in box.errors.read_text()
+
+@pytest.mark.spec(
+    "/freebsd", "/solaris", "/vm", "/windows", "/zos", "/process/commandLine", "/process/user/username",
+)  # fmt: skip
+def test_what_is_for_other_platforms_has_no_effect(container: Make) -> None:
+    def change(config: Config) -> None:
+        config |= {name: {"anything": [1]} for name in ("freebsd", "solaris", "vm", "windows", "zos")}
+        config["process"]["commandLine"] = "/bin/false"
+        config["process"]["user"]["username"] = "nobody"
+
+    box = container(mutate=change)
+    assert box.run().json["uids"] == [0, 0, 0]
+    assert box.errors.read_text() == ""
+
 
 def test_preserved_descriptors_keep_their_numbers(container: Make, tmp_path: Path) -> None:
     box = container()

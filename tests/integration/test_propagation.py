@@ -17,6 +17,7 @@ Probe = Callable[..., dict[str, Any]]
 WANTED = {"private": "", "slave": "", "shared": "shared:", "unbindable": "unbindable"}
 
 
+@pytest.mark.spec("/linux/rootfsPropagation=*")
 @pytest.mark.parametrize("name", [prefix + kind for kind in WANTED for prefix in ("", "r")])
 def test_the_root_has_the_propagation_of_the_config(probe: Probe, name: str) -> None:
     seen = probe(lambda config: config["linux"].update(rootfsPropagation=name))

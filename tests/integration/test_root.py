@@ -109,6 +109,7 @@ def test_a_second_chroot_does_not_lead_out(container: Make, flags: list[str]) ->
     assert not outside & set(box.run(*flags, check=False).stdout.split())
 
 
+@pytest.mark.spec("/root/path")
 def test_the_root_directory_is_that_of_the_bundle(container: Make) -> None:
     box = container("/bin/probe", "sleep")
     box.create()
@@ -120,6 +121,7 @@ def test_the_root_directory_is_that_of_the_bundle(container: Make) -> None:
 # ---- read-only -----------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.spec("/root/readonly")
 @pytest.mark.parametrize("readonly", [True, False, None])
 def test_the_root_is_writable_unless_it_is_to_be_read_only(container: Make, readonly: bool | None) -> None:
     def change(config: Config) -> None:
@@ -247,6 +249,7 @@ def test_the_root_of_the_host_can_be_the_containers(container: Make, host_mounts
     container(mutate=change).run()
 
 
+@pytest.mark.spec("/root/path")
 def test_a_relative_bundle_and_a_root_that_goes_up(container: Make) -> None:
     box = container()
     box.bundle.config["root"]["path"] = "../" + box.bundle.path.name + "/./rootfs/"

@@ -38,6 +38,7 @@ def refuse_getppid(action: str = "SCMP_ACT_ERRNO", **more: Any) -> dict[str, Any
     return {"syscalls": [{"names": ["getppid"], "action": action, **more}]}
 
 
+@pytest.mark.spec("/linux/seccomp/syscalls/*/names", "/linux/seccomp/syscalls/*/errnoRet")
 @pytest.mark.parametrize("new_privileges", [False, True], ids=["no_new_privs", "new privileges"])
 def test_a_refused_call_gives_the_configured_errno(container: Make, new_privileges: bool) -> None:
     mutate = with_filter(new_privileges, **refuse_getppid(errnoRet=EXDEV))
@@ -60,6 +61,7 @@ def test_exec_is_filtered_too(container: Make) -> None:
     assert box.exec("/bin/probe", "syscall", str(GETPPID)).json["errno"] in (EXDEV, "EXDEV")
 
 
+@pytest.mark.spec("/linux/seccomp/defaultAction=SCMP_ACT_ERRNO")
 @pytest.mark.parametrize("new_privileges", [False, True], ids=["no_new_privs", "new privileges"])
 def test_a_filter_need_allow_no_more_than_the_program_does(container: Make, new_privileges: bool) -> None:
     """Neither accept nor recvfrom, getcwd, prctl, setuid or close_range: init is through with them. It still reports that
@@ -69,11 +71,13 @@ def test_a_filter_need_allow_no_more_than_the_program_does(container: Make, new_
     container("/bin/true", mutate=with_filter(new_privileges, **seccomp)).run()
 
 
+@pytest.mark.spec("/linux/seccomp/syscalls/*/action=SCMP_ACT_KILL_PROCESS")
 def test_a_deadly_call_kills_the_program(container: Make) -> None:
     mutate = with_filter(**refuse_getppid("SCMP_ACT_KILL_PROCESS"))
     assert container("/bin/probe", "syscall", str(GETPPID), mutate=mutate).run(check=False).status == 128 + signal.SIGSYS
 
 
+@pytest.mark.spec("/linux/seccomp/syscalls/*/args/*/index", "/linux/seccomp/syscalls/*/args/*/value")
 def test_conditions_on_arguments_are_compared_as_64_bits(container: Make) -> None:
     args = [{"index": 0, "value": 5 << 32, "op": "SCMP_CMP_EQ"}]
     mutate = with_filter(**refuse_getppid(errnoRet=EXDEV, args=args))
@@ -83,6 +87,7 @@ def test_conditions_on_arguments_are_compared_as_64_bits(container: Make) -> Non
     assert box.run().json["errno"] in (0, None, "")
 
 
+@pytest.mark.spec("/linux/seccomp/syscalls/*/args/*", "/linux/seccomp/syscalls/*/args/*/op=*")
 @pytest.mark.parametrize(
     ("op", "value", "value_two", "hit", "miss"),
     [
@@ -103,6 +108,7 @@ def test_each_comparison_of_an_argument(container: Make, op: str, value: int, va
         assert (seen["errno"] in (EXDEV, "EXDEV")) == refused
 
 
+@pytest.mark.spec("/linux/seccomp/defaultErrnoRet")
 def test_the_errno_of_what_no_rule_names(container: Make) -> None:
     allowed = [{"names": LITTLE, "action": "SCMP_ACT_ALLOW"}]
     box = container(
@@ -112,6 +118,7 @@ def test_the_errno_of_what_no_rule_names(container: Make) -> None:
     assert "Invalid cross-device link" in box.errors.read_text()
 
 
+@pytest.mark.spec("/linux/seccomp/listener*", "/linux/seccomp/syscalls/*/action=SCMP_ACT_NOTIFY")
 def test_the_agent_gets_the_listener_and_one_state(container: Make, tmp_path: Path) -> None:
     with socket.socket(socket.AF_UNIX) as agent:
         os.chdir(tmp_path)

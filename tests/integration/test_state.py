@@ -61,6 +61,7 @@ def test_state_needs_no_standard_error_no_home_and_no_path(container: Make, runt
     assert state["annotations"] == {"org.example.a/b": 'x "y" <z> ü\n'}
 
 
+@pytest.mark.spec("/annotations")
 @pytest.mark.skipif(shutil.which("runc") is None, reason="runc is not installed: nothing to compare with")
 def test_state_and_list_have_the_members_and_types_of_runc(container: Make, runtime: Runtime, tmp_path: Path) -> None:
     box = container("/bin/true", mutate=lambda config: config.update(annotations={"a": "b"}))

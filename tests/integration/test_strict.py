@@ -37,6 +37,7 @@ CASES = {
 }
 
 
+@pytest.mark.spec("/linux/resources/memory/kernel", needs="no kernel has it: a warning, an error with --strict")
 @pytest.mark.parametrize("name", CASES)
 def test_a_warning_of_create_is_an_error(container: Make, name: str) -> None:
     mutate, words = CASES[name]

@@ -44,6 +44,7 @@ def seen(container: Make, file: str, mutate: Change, *, mapped: bool = False) ->
     return " ".join(text.split())
 
 
+@pytest.mark.spec("/linux/sysctl")
 @pytest.mark.parametrize("mapped", [False, True], ids=["", "in a user namespace"])
 @pytest.mark.parametrize(
     ("name", "value", "file"),
@@ -96,6 +97,7 @@ def test_no_proc_in_the_container_is_needed(container: Make) -> None:
     box.delete("--force")
 
 
+@pytest.mark.spec("/linux/sysctl")
 def test_a_joined_namespace_is_written_too(container: Make) -> None:
     first = container("/bin/probe", "sleep", mutate=sysctl({"net.ipv4.ip_forward": "1"}))
     first.create()

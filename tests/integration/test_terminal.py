@@ -86,6 +86,7 @@ def test_the_console_socket_gets_the_terminal_with_a_name(container: Make, tmp_p
     assert seen["dev"]["/dev/console"]["major"] == 136
 
 
+@pytest.mark.spec("/process/consoleSize/*", "/process/terminal")
 def test_the_size_of_the_console_is_the_configs(container: Make, tmp_path: Path) -> None:
     def change(config: Config) -> None:
         with_terminal(config)
@@ -187,6 +188,7 @@ def run_in_terminal(box: Container, *arguments: str) -> Terminal:
     return Terminal(box.runtime.path, "--root", str(box.runtime.root), *arguments)
 
 
+@pytest.mark.spec("/process/terminal")
 def test_run_in_the_foreground_proxies_the_terminal(container: Make) -> None:
     box = container("/bin/sh", "-c", "tty; read line; echo got $line; exit 5", mutate=with_terminal)
     terminal = run_in_terminal(box, "run", "--bundle", str(box.bundle.path), box.id)

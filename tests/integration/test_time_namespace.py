@@ -58,6 +58,7 @@ OFFSETS: dict[str, Offsets] = {
 }
 
 
+@pytest.mark.spec("/linux/timeOffsets/*")
 @pytest.mark.parametrize("mapped", [False, True], ids=["", "in a user namespace"])
 @pytest.mark.parametrize("offsets", OFFSETS.values(), ids=OFFSETS.keys())
 def test_clocks_are_shifted(container: Make, offsets: Offsets, mapped: bool) -> None:
@@ -77,6 +78,7 @@ def test_the_first_process_sees_the_shifted_clocks(probe: Probe) -> None:
     check_clocks(probe(shifted(OFFSETS["both"])), OFFSETS["both"])
 
 
+@pytest.mark.spec("/linux/timeOffsets/*")
 def test_a_clock_may_go_back(probe: Probe) -> None:
     back = time.clock_gettime_ns(time.CLOCK_MONOTONIC) // NANOSECONDS // 2
     offsets = {"monotonic": {"secs": -back}}

@@ -209,6 +209,7 @@ def view(box: Container) -> Path:
     return Path(f"/proc/{box.pid}/root/data")
 
 
+@pytest.mark.spec("/mounts/*/options=tmpcopyup")
 @pytest.mark.parametrize("way", [(), ("iversion",)], ids=["fsmount", "mount"])
 def test_everything_of_the_image_is_copied_up(container: Make, way: tuple[str, ...]) -> None:
     box = container("/bin/probe", "sleep", mutate=tmpfs("/data", "tmpcopyup", *way))

@@ -57,6 +57,7 @@ def lines(file: str, pid: int) -> list[list[int]]:
 # ---- maps ----------------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.spec("/linux/?idMappings/*")
 @pytest.mark.parametrize(
     ("uid", "gid"),
     [(ONE, ONE), (SEVERAL, SEVERAL), (SHUFFLED, ONE), (IDENTITY, IDENTITY), (WHOLE, WHOLE), (ONE, IDENTITY), (MANY, MANY)],
@@ -91,6 +92,7 @@ def test_root_inside_is_not_root_outside(container: Make, maps: Maps) -> None:
     box.delete("--force")
 
 
+@pytest.mark.spec("/process/user/uid", "/process/user/gid", "/process/user/additionalGids")
 def test_users_and_groups_are_those_of_the_maps(container: Make) -> None:
     user = {"uid": 1000, "gid": 1001, "additionalGids": [5, 1000]}
     box = give_rootfs(container("/bin/probe", "trap", mutate=mapped(SEVERAL, user=user)))
@@ -333,6 +335,7 @@ def test_a_runtime_in_a_user_namespace_runs_containers(container: Make, nested: 
     assert mount_at(report, "/sys")["type"] == "sysfs"
 
 
+@pytest.mark.spec("/process/user/additionalGids")
 def test_groups_that_cannot_be_set_are_an_error(container: Make) -> None:
     def change(config: Config) -> None:
         without_cgroups(config)

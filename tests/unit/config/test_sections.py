@@ -161,6 +161,7 @@ def test_hooks_have_absolute_paths(config: Any, refusal: Callable[[Any], ConfigE
     assert refusal(config).pointer == f"/hooks/{kind}/1/path"
 
 
+@pytest.mark.spec("/ociVersion")
 @pytest.mark.parametrize("version", ["1.0.0", "1.0.0-rc5", "1.1.0+dev", "1.3.0", "1.3.9"])
 def test_versions_of_the_first_major_are_accepted(config: Any, version: str) -> None:
     config["ociVersion"] = version
@@ -174,6 +175,7 @@ def test_later_minor_versions_are_warned_of(config: Any, version: str) -> None:
     assert warning.startswith("/ociVersion: ")
 
 
+@pytest.mark.spec("/ociVersion")
 @pytest.mark.parametrize("version", ["0.2.0", "2.0.0", "10.0.0", "1", "", "1.3", "latest"])
 def test_other_versions_are_refused(config: Any, refusal: Callable[[Any], ConfigError], version: str) -> None:
     config["ociVersion"] = version

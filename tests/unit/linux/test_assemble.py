@@ -208,6 +208,7 @@ def test_syncs_are_few() -> None:
     assert sum(step.op is ops.SYNC for _, step in with_syncs(steps)) == len(blocks(steps)) - 1 <= 3
 
 
+@pytest.mark.spec("/linux/mountLabel", needs="SELinux: the plan")
 def test_mount_label_is_an_option_only_where_selinux_is_and_a_warning_elsewhere() -> None:
     config = rich()
     config["linux"]["mountLabel"] = "system_u:object_r:svirt_sandbox_file_t:s0:c1,c2"
@@ -225,6 +226,7 @@ def test_mount_label_is_an_option_only_where_selinux_is_and_a_warning_elsewhere(
     assert not any("context=" in str(step.get("options")) for step in without.steps)
 
 
+@pytest.mark.spec("/process/selinuxLabel", needs="SELinux: the refusal without it, and the plan")
 def test_a_process_label_is_for_the_next_execve() -> None:
     config = minimal()
     config["process"]["selinuxLabel"] = "system_u:system_r:container_t:s0:c1,c2"

@@ -267,6 +267,10 @@ def test_value_that_cannot_be_expressed_is_an_error(resources: dict[str, Any], p
     assert caught.value.pointer == "/linux/resources/" + pointer
 
 
+@pytest.mark.spec(
+    "/linux/resources/memory/kernel", "/linux/resources/memory/useHierarchy",
+    needs="no kernel has it: a warning, an error with --strict",
+)  # fmt: skip
 def test_what_linux_no_longer_has_is_one_warning_each() -> None:
     warnings = plan({"memory": {"kernel": 5, "useHierarchy": False}}).warnings
     about = [text.split()[0].rstrip(":").removeprefix("linux.resources.") for text in warnings]

@@ -56,6 +56,7 @@ def test_what_cannot_be_put_back_is_told(tmp_path: Path, monkeypatch: pytest.Mon
         apply_update(steps(tmp_path, ("pids.max", "200"), ("cpu.nosuch", "1")))
 
 
+@pytest.mark.spec("/linux/resources/memory/checkBeforeUpdate", needs="cgroup v2: a fake tree of files; v1 checks by itself")
 def test_on_v2_a_memory_limit_below_the_usage_is_refused_when_asked_to_check(tmp_path: Path) -> None:
     (tmp_path / "memory.current").write_text("500\n")
     memory: Any = {"memory": {"limit": 499, "checkBeforeUpdate": True}}

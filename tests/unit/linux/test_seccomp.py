@@ -264,6 +264,10 @@ def test_an_architecture_that_is_not_named_is_refused() -> None:
     assert verdict(program, 0, arch=AARCH64) == KILL
 
 
+@pytest.mark.spec(
+    "/linux/seccomp/architectures=SCMP_ARCH_X86", "/linux/seccomp/architectures=SCMP_ARCH_X86_64",
+    "/linux/seccomp/architectures=SCMP_ARCH_X32", needs="an interpreter of the filter",
+)  # fmt: skip
 @on_x86_64
 def test_each_architecture_has_its_own_numbers() -> None:
     program = compiled("ERRNO", entry("getpid exit", "ALLOW"), entry("openat2", "TRAP"), archs="X86 X32")
@@ -321,6 +325,7 @@ def test_an_architecture_that_this_libseccomp_does_not_know_is_named_in_the_erro
     assert caught.value.pointer == "/linux/seccomp/architectures/0"
 
 
+@pytest.mark.spec("/linux/seccomp/architectures=*", needs="that machine: libseccomp knows the name")
 def test_every_architecture_of_the_specification_has_libseccomps_name() -> None:
     for name in ("x86", "x86_64", "x32", "arm", "aarch64", "mips64n32", "ppc64le", "s390x", "parisc64", "riscv64"):
         assert sys.seccomp_arch(name)
@@ -329,6 +334,7 @@ def test_every_architecture_of_the_specification_has_libseccomps_name() -> None:
 # ---- what is refused ---------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.spec("/linux/seccomp/defaultAction=SCMP_ACT_NOTIFY", needs="init's own calls would wait for the agent: an error")
 @pytest.mark.parametrize("name", ["write", "sendmsg"])
 def test_what_hands_the_listener_over_cannot_be_sent_to_it(name: str) -> None:
     with pytest.raises(ConfigError) as caught:
@@ -456,6 +462,7 @@ ACTIONS: list[tuple[str, dict[str, int], int]] = [
 ]
 
 
+@pytest.mark.spec("/linux/seccomp/syscalls/*/action=SCMP_ACT_[!N]*")
 @pytest.mark.parametrize(("action", "more", "want"), ACTIONS)
 def test_each_action_in_the_kernel(action: str, more: dict[str, int], want: int) -> None:
     default = "LOG" if action == "ALLOW" else "ALLOW"
@@ -464,6 +471,7 @@ def test_each_action_in_the_kernel(action: str, more: dict[str, int], want: int)
     assert in_child(program, call("getuid")) == 0
 
 
+@pytest.mark.spec("/linux/seccomp/defaultAction=SCMP_ACT_[!N]*")
 @pytest.mark.parametrize(("action", "more", "want"), ACTIONS)
 def test_each_default_action_in_the_kernel(action: str, more: dict[str, int], want: int) -> None:
     needed = entry("exit_group exit rt_sigreturn getuid pidfd_open", "ALLOW" if action != "ALLOW" else "LOG")
@@ -487,12 +495,14 @@ def test_an_errno_is_the_default_in_the_kernel_and_younger_calls_do_not_exist() 
     assert in_child(program, call("openat2")) == errno.ENOSYS
 
 
+@pytest.mark.spec("/linux/seccomp/flags=*")
 @pytest.mark.parametrize("flags", [["LOG"], ["SPEC_ALLOW"], ["TSYNC"], ["LOG", "SPEC_ALLOW", "WAIT_KILLABLE_RECV"], []])
 def test_the_kernel_takes_the_flags(flags: list[str]) -> None:
     config = profile("ALLOW", entry("getppid", "ERRNO"), flags=[f"SECCOMP_FILTER_FLAG_{flag}" for flag in flags])
     assert in_child(seccomp.compile_filter(config), call("getppid"), seccomp.flags_of(config)) == errno.EPERM
 
 
+@pytest.mark.spec("/linux/seccomp/flags=SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV")
 def test_an_agent_answers_in_the_kernel() -> None:
     config = profile("ALLOW", entry("getppid", "NOTIFY"), listenerPath="/agent", flags=["SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV"])
     ours, theirs = socket.socketpair()
