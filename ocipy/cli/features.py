@@ -11,9 +11,10 @@ if TYPE_CHECKING:
 
     from ocipy.cli.options import Invocation
 
+# Those of the specification; what libseccomp does not know of them is not supported.
 _SECCOMP_ARCHITECTURES = (
-    "AARCH64 ARM MIPS MIPS64 MIPS64N32 MIPSEL MIPSEL64 MIPSEL64N32 PARISC PARISC64 PPC PPC64 PPC64LE RISCV64 S390 S390X X32 "
-    "X86 X86_64"
+    "AARCH64 ARM LOONGARCH64 M68K MIPS MIPS64 MIPS64N32 MIPSEL MIPSEL64 MIPSEL64N32 PARISC PARISC64 PPC PPC64 PPC64LE RISCV64 S390 "
+    "S390X SH SHEB X32 X86 X86_64"
 )
 
 
@@ -71,14 +72,14 @@ def _linux() -> dict[str, Any]:
 
 
 def _seccomp() -> dict[str, Any]:
-    from ocipy.linux import seccomp
+    from ocipy.linux import seccomp, sys
 
     flags = sorted(seccomp.FLAGS)
     return {
         "enabled": True,
         "actions": sorted(seccomp.ACTIONS),
         "operators": sorted(seccomp.OPERATORS),
-        "archs": ["SCMP_ARCH_" + name for name in _SECCOMP_ARCHITECTURES.split()],
+        "archs": ["SCMP_ARCH_" + name for name in _SECCOMP_ARCHITECTURES.split() if sys.seccomp_arch(name.lower())],
         "knownFlags": flags,
         "supportedFlags": flags,
     }
