@@ -196,8 +196,9 @@ driver = "overlay"
 graphroot = "{directory}/graph"
 runroot = "{directory}/run"
 """)
-    return {f"CONTAINERS_{kind.upper()}": str(directory / f"{file}.conf")
-            for kind, file in (("conf", "containers"), ("storage_conf", "storage"))}  # fmt: skip
+    places = {f"CONTAINERS_{kind.upper()}": str(directory / f"{file}.conf")
+              for kind, file in (("conf", "containers"), ("storage_conf", "storage"))}  # fmt: skip
+    return places | {"PODMAN_IGNORE_CGROUPSV1_WARNING": "1"}
 
 
 def _default_state() -> Path:
