@@ -31,13 +31,19 @@ def keeps_shared(config: Config) -> bool:
     return (config.get("linux", {}).get("rootfsPropagation") or "") in ("shared", "rshared")
 
 
+def _is_slave(config: Config) -> bool:
+    """Does what the host mounts in the root filesystem later show in the container?"""
+    return (config.get("linux", {}).get("rootfsPropagation") or "") in ("slave", "rslave")
+
+
 def plan_open(config: Config, options: Options, found: Namespaces, host: Host) -> list[Step]:
     """The runtime takes the tree of root.path, before the container's namespaces exist."""
     attach = found.has("mount")
     if attach and host.uid != 0:
         return []
     path = options.rootfs(config)
-    return [Step(ops.OPEN_ROOTFS, "/root/path", slot="rootfs", path=path, attach=attach)]
+    slave = {"slave": True} if attach and _is_slave(config) else {}
+    return [Step(ops.OPEN_ROOTFS, "/root/path", slot="rootfs", path=path, attach=attach, **slave)]
 
 
 def plan_enter(config: Config, options: Options, found: Namespaces, host: Host) -> list[Step]:
@@ -79,7 +85,8 @@ def open_advice(error: OSError) -> str:
 
 
 def apply_open(step: Step) -> int:
-    """An O_PATH fd of the root: a private, slaved clone of its tree, or the directory itself where nothing is attached."""
+    """An O_PATH fd of the root: a slaved clone of its tree, its top private unless it is to be a slave too; or the directory itself
+    where nothing is attached."""
     path = step.get("path")
     if not os.path.isdir(path):
         what = "is not a directory" if os.path.exists(path) else "does not exist"
@@ -88,10 +95,11 @@ def apply_open(step: Step) -> int:
         if not step.get("attach"):
             return os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         tree = sys.open_tree(sys.AT_FDCWD, path, sys.OPEN_TREE_CLONE | sys.AT_RECURSIVE)
-        # What is mounted and unmounted in the container must not reach the host's mounts below the root, and the top must
-        # be private for pivot_root.
+        # What is mounted and unmounted in the container must not reach the host's mounts below the root, and pivot_root takes
+        # no shared top.
         sys.mount_setattr(tree, "", sys.AT_EMPTY_PATH | sys.AT_RECURSIVE, propagation=PROPAGATION["slave"])
-        sys.mount_setattr(tree, "", sys.AT_EMPTY_PATH, propagation=PROPAGATION["private"])
+        if not step.get("slave"):
+            sys.mount_setattr(tree, "", sys.AT_EMPTY_PATH, propagation=PROPAGATION["private"])
     except OSError as error:
         call = getattr(error, "call", "")
         raise MountError(error.errno or 0, f"open the root {path}", call, step.origin, open_advice(error)) from None

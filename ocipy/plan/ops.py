@@ -108,7 +108,7 @@ OPEN_TREE = _op(
 )
 OPEN_DEVICE = _op("OPEN_DEVICE", RUNTIME, "slot:* path:* type:* major:* minor:*")
 OPEN_NAMESPACE = _op("OPEN_NAMESPACE", RUNTIME, "slot:* path:* type:* changed:*")
-OPEN_ROOTFS = _op("OPEN_ROOTFS", RUNTIME, "slot:* path:* attach:*")
+OPEN_ROOTFS = _op("OPEN_ROOTFS", RUNTIME, "slot:* path:* attach:* slave:*")
 OPEN_PIDFD = _op("OPEN_PIDFD", RUNTIME, "slot:* pid:*")
 LISTEN = _op("LISTEN", RUNTIME, "slot:*")
 OPEN_LOCK = _op("OPEN_LOCK", RUNTIME, "slot:*")

@@ -85,6 +85,22 @@ def test_a_private_mount_does_not_see_what_the_host_mounts_later(container: Make
     box.delete("--force")
 
 
+@pytest.mark.parametrize("flags", [[], ["--no-pivot"]], ids=["pivot_root", "no pivot"])
+@pytest.mark.parametrize("name", ["slave", "rslave"])
+def test_a_slave_root_sees_what_the_host_mounts_in_it_later(container: Make, shared: Path, name: str, flags: list[str]) -> None:
+    box = container("/bin/probe", "trap", mutate=lambda config: config["linux"].update(rootfsPropagation=name))
+    rootfs = shared / "rootfs"
+    rootfs.mkdir()
+    subprocess.run(["cp", "-a", f"{box.bundle.rootfs}/.", rootfs], check=True)
+    box.bundle.config["root"]["path"] = str(rootfs)
+    box.bundle.write()
+    box.run("--detach", *flags)
+    box.wait_output("ready")
+    subprocess.run(["mount", "-t", "tmpfs", "tmpfs", rootfs / "tmp"], check=True)
+    assert " /tmp " in box.exec("/bin/cat", "/proc/self/mountinfo").stdout
+    box.delete("--force")
+
+
 # ---- on a host where everything is shared, as systemd has it --------------------------------------------------------------------
 
 
