@@ -89,14 +89,16 @@ def uncovered(clauses: Iterable[Clause], tested: Iterable[str]) -> dict[str, str
     return {c.id: c.untestable or "no test yet" for c in clauses if c.id not in ids and not c.proven}
 
 
-def coverage(clauses: Iterable[Clause], tested: Iterable[str]) -> str:
+def coverage(clauses: Iterable[Clause], findings: Findings) -> str:
+    """How many of the clauses with MUST are covered, by the findings with one runtime; what is skipped is covered, and said."""
     binding = [clause for clause in clauses if clause.binding]
-    missing = uncovered(binding, tested)
-    untestable = sum(1 for clause in binding if clause.untestable)
-    covered, testable = len(binding) - len(missing), len(binding) - untestable
+    covered = len(binding) - len(uncovered(binding, findings))
+    testable = sum(1 for clause in binding if not clause.untestable)
+    skipped = sum(1 for clause in binding if clause.id in findings and findings[clause.id].outcome == "skipped")
     return (
-        f"{covered} of {len(binding)} clauses with MUST or MUST NOT are covered by a test ({100 * covered / len(binding):.1f} %); "
-        f"{untestable} cannot be tested, so that is {100 * covered / testable:.1f} % of those that can"
+        f"Of {len(binding)} clauses with MUST or MUST NOT {covered} are covered by a test ({100 * covered / len(binding):.1f} %).\n"
+        f"{len(binding) - testable} cannot be tested: of those that can it is {100 * covered / testable:.1f} %.\n"
+        f"{skipped} of the covered are skipped on this machine, for what it lacks."
     )
 
 
@@ -131,7 +133,7 @@ def print_summary(clauses: dict[str, Clause], found: dict[Runtime, Findings]) ->
     for runtime, findings in found.items():
         outcomes = [finding.outcome for finding in findings.values()]
         print(f"\n{runtime.name}: " + ", ".join(f"{outcomes.count(o)} {o}" for o in WORST_FIRST if o in outcomes), end="")
-    print("\n" + coverage(clauses.values(), tested))
+    print("\n" + coverage(clauses.values(), next(iter(found.values()))))
 
 
 def main() -> int:

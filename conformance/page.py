@@ -70,7 +70,7 @@ def render(clauses: dict[str, Clause], results: dict[str, Any], expected: dict[s
     missing = uncovered(clauses.values(), tested)
     parts = [
         INTRODUCTION.format(kernel=results["kernel"]),
-        summary(found, heads) + "\n" + coverage(clauses.values(), tested) + ".\n",
+        summary(found, heads) + "\n" + coverage(clauses.values(), found["ocipy"]) + "\n",
         "## Deliberate deviations of ocipy\n",
         deviations(clauses, "ocipy"),
         *by_document(clauses, found, heads),
