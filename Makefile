@@ -9,7 +9,7 @@ GENERATED := ocipy/_commit.py ocipy/config/_compiled.py ocipy/_native/ops.h
 export PYTHON
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: all conformance deps build man demo test test-engines check lint bench cross validation vm-venv vm-test vm-shell dist clean
+.PHONY: all conformance conformance-page deps build man demo test test-engines check lint bench cross validation vm-venv vm-test vm-shell dist clean
 .DELETE_ON_ERROR:
 
 all: build
@@ -81,6 +81,10 @@ validation: build
 # As root: the clauses of spec/clauses.toml with ocipy, and with runc and crun where they are; or with RUNTIME= alone.
 conformance: build $(VENV)/.debian-test
 	$(BIN)/python conformance/matrix.py $(if $(RUNTIME),--runtime $(RUNTIME))
+
+# docs/conformance.md, from what conformance and the validation suite found last, of all three runtimes.
+conformance-page: $(VENV)/.packages
+	$(BIN)/python conformance/page.py --take
 
 # A virtual machine with cgroup v2, systemd and AppArmor: tests/vm/README.md. What it runs is built here, for Debian's own Python.
 GUEST_VENV := .lab/guest-venv

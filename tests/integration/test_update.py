@@ -134,6 +134,16 @@ def test_an_update_that_fails_changes_nothing(box: Container, tmp_path: Path, re
     assert all_of(box) == before
 
 
+@pytest.mark.spec("/linux/resources/memory/checkBeforeUpdate")
+@pytest.mark.parametrize("check", [True, False])
+def test_a_limit_below_what_is_used_is_refused_by_v1_itself(box: Container, tmp_path: Path, check: bool) -> None:
+    before = all_of(box)
+    refused = send(box, {"memory": {"limit": 4096, "checkBeforeUpdate": check}}, tmp_path, check=False)
+    assert refused.status == 1
+    assert "(/linux/resources/memory/limit): write: " in refused.stderr
+    assert all_of(box) == before
+
+
 def test_what_is_set_for_one_device_is_put_back_too(box: Container, tmp_path: Path) -> None:
     disks = [path for path in Path("/sys/block").iterdir() if (path / "device").exists()] or list(Path("/sys/block").glob("loop*"))
     if not disks:
