@@ -9,7 +9,7 @@ GENERATED := ocipy/_commit.py ocipy/config/_compiled.py ocipy/_native/ops.h
 export PYTHON
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: all conformance conformance-page deps build man demo test test-engines check lint bench cross validation vm-venv vm-test vm-shell dist clean
+.PHONY: all conformance conformance-page deps build man demo test test-engines check lint bench cross validation vm-venv vm-test vm-test-v1 vm-shell dist clean
 .DELETE_ON_ERROR:
 
 all: build
@@ -91,10 +91,14 @@ GUEST_VENV := .lab/guest-venv
 GUEST := tests/vm/guest.py --venv $(GUEST_VENV)
 vm-venv:
 	@PYTHON=/usr/bin/python3 .ci/deps build test vm
-	@$(MAKE) --no-print-directory VENV=$(GUEST_VENV) PYTHON=/usr/bin/python3 build
+	@$(MAKE) --no-print-directory VENV=$(GUEST_VENV) PYTHON=/usr/bin/python3 build $(GUEST_VENV)/.packages-engines
 
 vm-test: vm-venv
 	$(GUEST_VENV)/bin/python $(GUEST) bash tests/vm/suite $(MODES)
+
+# The same machine with cgroup v1, and v2 beside it.
+vm-test-v1: vm-venv
+	GUEST_APPEND=systemd.unified_cgroup_hierarchy=0 $(GUEST_VENV)/bin/python $(GUEST) bash tests/vm/suite v1
 
 # make vm-shell COMMAND='systemctl status'
 vm-shell: vm-venv

@@ -6,6 +6,7 @@ An engine is called with its command line's arguments. All its containers are in
 from __future__ import annotations
 
 import json
+import math
 import os
 import pty
 import subprocess
@@ -13,7 +14,20 @@ import time
 from pathlib import Path
 from typing import ClassVar
 
-from bundles import PREFIX, REPOSITORY, TIME_SCALE, Result, busybox_rootfs, made, mounts, read_terminal, runtime_path, wait_until
+from bundles import (
+    PREFIX,
+    REPOSITORY,
+    TIME_SCALE,
+    Result,
+    busybox_rootfs,
+    cgroup_of,
+    hierarchies,
+    made,
+    mounts,
+    read_terminal,
+    runtime_path,
+    wait_until,
+)
 
 IMAGE = "localhost/box:latest"
 PAUSE = "localhost/pause:latest"  # what holds a pod's namespaces
@@ -35,6 +49,26 @@ def readme(language: str, heading: str) -> str:
     """The block under the README's heading, naming the runtime under test: engines are given what users are told to give them."""
     section = (REPOSITORY / "README.md").read_text().split(f"\n### {heading}\n")[1].split("\n### ")[0]
     return section.split(f"```{language}\n")[1].split("```")[0].replace("/usr/local/bin/ocipy", runtime_path())
+
+
+ON_V2 = {"memory.limit_in_bytes": "memory.max", "cpu.shares": "cpu.weight", "cpu.cfs_quota_us": "cpu.max"}
+
+
+def check_limits(pid: int, wanted: dict[str, str]) -> None:
+    """The kernel holds a process to what ``wanted`` says in files of cgroup v1; on v2 to what that becomes."""
+    unified = set(hierarchies()) == {""}
+    for file, value in wanted.items():
+        if not unified:
+            assert (cgroup_of(pid, file.partition(".")[0]) / file).read_text() == value + "\n"
+        else:
+            path = cgroup_of(pid, "") / ON_V2.get(file, file)
+            assert path.read_text().split()[0] == (weight_of(int(value)) if file == "cpu.shares" else value)
+
+
+def weight_of(shares: int) -> str:
+    """On the curve through 2, 1024 and 262144 that docs/cgroups.md tells of."""
+    power = math.log2(shares)
+    return str(math.ceil(10 ** ((power**2 + 125 * power) / 612 - 7 / 34)))
 
 
 class Engine:

@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from bundles import Result, cgroup_of, wait_until
-from engines.engine import IMAGE, Engine
+from bundles import Result, wait_until
+from engines.engine import IMAGE, Engine, check_limits
 
 _numbers = itertools.count(1)
 
@@ -96,7 +96,7 @@ def test_kill_all_ends_what_the_program_started(ctr: Engine, name: str) -> None:
 def test_the_memory_limit_is_the_cgroups(ctr: Engine, name: str) -> None:
     ctr("run", "--detach", *runtime(ctr), "--memory-limit", "33554432", IMAGE, name, "sleep", "1000")
     pid = int(ctr("task", "list").stdout.splitlines()[1].split()[1])
-    assert (cgroup_of(pid, "memory") / "memory.limit_in_bytes").read_text() == "33554432\n"
+    check_limits(pid, {"memory.limit_in_bytes": "33554432"})
     ctr("task", "delete", "--force", name, check=False)
     ctr("container", "delete", name)
 

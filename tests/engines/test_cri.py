@@ -15,7 +15,7 @@ import grpc
 import pytest
 from bundles import PREFIX, cgroup_of, hierarchies, wait_until
 from engines.cri import HANDLER, OTHER_HANDLER, Container, Cri, Pod
-from engines.engine import readme
+from engines.engine import check_limits, readme
 
 MakePod = Callable[..., Pod]
 
@@ -276,21 +276,19 @@ def test_statistics_of_containers_and_of_their_pod(cri: Cri, pod: Pod) -> None:
     assert [one.attributes.id for one in of_pod.containers] == [box.id]
 
 
-LIMITS = {"cpu": ("cpu.cfs_quota_us", "cpu.shares"), "memory": ("memory.limit_in_bytes",), "cpuset": ("cpuset.cpus",)}
-
-
-def limits(pid: int) -> list[str]:
-    return [(cgroup_of(pid, controller) / file).read_text().strip() for controller, files in LIMITS.items() for file in files]
+def check(pid: int, quota: int, shares: int, memory: int) -> None:
+    wanted = {"cpu.cfs_quota_us": quota, "cpu.shares": shares, "memory.limit_in_bytes": memory, "cpuset.cpus": 0}
+    check_limits(pid, {file: str(value) for file, value in wanted.items()})
 
 
 def test_limits_are_set_and_updated_while_the_container_runs(cri: Cri, pod: Pod) -> None:
     resources = {"cpu_period": 100000, "cpu_quota": 50000, "cpu_shares": 512, "memory_limit_in_bytes": 64 << 20, "cpuset_cpus": "0"}
     box = pod.start("sleep", "1000", linux={"resources": {**resources, "oom_score_adj": 500}})
-    assert limits(box.pid()) == ["50000", "512", str(64 << 20), "0"]
+    check(box.pid(), 50000, 512, 64 << 20)
     assert box.sh("cat /proc/1/oom_score_adj") == "500\n"
     cri.ask("UpdateContainerResources", container_id=box.id,
             linux={"cpu_quota": 20000, "cpu_shares": 256, "memory_limit_in_bytes": 32 << 20})  # fmt: skip
-    assert limits(box.pid()) == ["20000", "256", str(32 << 20), "0"]
+    check(box.pid(), 20000, 256, 32 << 20)
 
 
 def test_the_cgroup_that_the_kubelet_made_for_a_pod_stays_when_the_pod_goes(make_pod: MakePod) -> None:

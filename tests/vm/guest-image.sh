@@ -16,7 +16,8 @@ apt-get indextargets --format '$(ORIGIN) deb $(REPO_URI) $(RELEASE) $(COMPONENT)
 
 # The cloud kernel has NVMe, ext4 and the serial port built in, and so needs no initramfs.
 packages=linux-image-cloud-amd64,systemd,systemd-sysv,dbus,dbus-user-session,libpam-systemd,udev,kmod,procps,iproute2
-packages=$packages,python3,libseccomp2,apparmor,uidmap,busybox-static,strace,runc,crun
+packages=$packages,python3,libseccomp2,apparmor,uidmap,busybox-static,strace,runc,crun,rdma-core
+packages=$packages,podman,buildah,conmon,containerd,docker.io,containernetworking-plugins,iptables,nftables,catatonit
 
 cat >customize <<'END_CUSTOMIZE'
 #!/bin/sh
@@ -36,7 +37,7 @@ rm -rf "$root"/var/lib/apt/lists/* "$root"/var/cache/apt/* "$root"/usr/share/loc
 touch "$root/etc/.updated" "$root/var/.updated" # else systemd runs ldconfig and others at each boot
 cp "$root"/boot/vmlinuz-* "$out/vmlinuz"
 mount --bind "$root" /mnt # without what mmdebstrap mounts below it
-mke2fs -q -t ext4 -E lazy_itable_init=1,nodiscard -d /mnt "$out/root.ext4" 3G
+mke2fs -q -t ext4 -E lazy_itable_init=1,nodiscard -d /mnt "$out/root.ext4" 4G
 END_CUSTOMIZE
 chmod 755 customize
 

@@ -26,10 +26,11 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import bundles
+from engines import engine
 
 QEMU = "qemu-system-x86_64"
 NOT_SOURCE = (".git", ".venv", "build", "dist", ".[a-z]*_cache")
-NOT_MADE = ("debian-*", "guest-image-*", "guest-results", "archive-*", "*.log", "*.lock")
+NOT_MADE = ("debian-*", "guest-image-*", "guest-results", "*.log", "*.lock")
 # Of the virtual environment: what only development needs.
 NOT_NEEDED = ("mypy*", "*__mypyc*.so", "ruff", "ruff-*", "pip", "pip-*", "setuptools*", "*-stubs", "types_*", "cffi", "pycparser*")
 KERNEL = (
@@ -58,7 +59,9 @@ def pack(job: Path, text: str, venv: Path) -> None:
     script = job.with_name("job")
     script.write_text(text)
     attack = bundles.made("attack.sh", sources=["attack.c"])
-    made = [bundles.busybox_rootfs(), bundles.image(), bundles.probe_program().parent, attack]
+    syscalls = bundles.made("syscalls.sh", sources=["syscalls.c"])
+    made = [bundles.busybox_rootfs(), bundles.image(), bundles.probe_program().parent, attack, syscalls]
+    made += [engine.archive().parent, engine.pause_archive().parent]
     # GNU tar applies an exclusion to all that follows; a pattern begins at any path component.
     away = [f"{bundles.REPOSITORY.relative_to('/')}/{name}" for name in NOT_SOURCE]
     away += [f"{bundles.lab().relative_to('/')}/{name}" for name in NOT_MADE]
