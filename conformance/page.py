@@ -114,14 +114,21 @@ def by_document(clauses: dict[str, Clause], found: dict[str, Findings], heads: l
 
 
 def failures(clauses: dict[str, Clause], found: dict[str, Findings]) -> str:
-    rows = []
-    for name, findings in found.items():
+    """A row for each test that fails with another runtime, or each reason why that one deviates, with the clauses."""
+    rows: dict[str, dict[str, list[str]]] = {}
+    for name in found.keys() - {"ocipy"}:
         for id in clauses:
-            finding = findings.get(id, Finding("passed"))
-            if finding.outcome == "failed" or (finding.outcome == "deviates" and name != "ocipy"):
-                why = f"`{finding.why}`" if finding.outcome == "failed" else finding.why
-                rows.append([name, f"`{id}`", why])
-    return table(["runtime", "clause", "test that fails, or what is known"], rows) if rows else "Nowhere.\n"
+            finding = found[name].get(id, Finding("passed"))
+            if finding.outcome in ("failed", "deviates"):
+                why = sentence(finding.why) if finding.outcome == "failed" else f"({finding.why})"
+                rows.setdefault(why, {}).setdefault(name, []).append(f"`{id}`")
+    peers = [name for name in found if name != "ocipy"]
+    cells = [[why, *("<br>".join(of.get(name, [])) for name in peers)] for why, of in sorted(rows.items())]
+    return table(["test that fails (or what is known)", *peers], cells) if cells else "Nowhere.\n"
+
+
+def sentence(test: str) -> str:
+    return test.partition("[")[0].removeprefix("test_").replace("_", " ")
 
 
 def programs(runs: dict[str, Any], expected: dict[str, Any]) -> list[str]:
