@@ -85,7 +85,7 @@ def test_namespaces_mounts_names_and_cgroups_are_there_before_start(container: M
     for kind in ("pid", "net", "ipc", "uts", "mnt"):
         assert os.readlink(f"/proc/{box.pid}/ns/{kind}") != os.readlink(f"/proc/self/ns/{kind}")
     points = {mount["point"] for mount in mounts(Path(f"/proc/{box.pid}/mountinfo").read_text().splitlines())}
-    inside = {os.path.normpath("/" + point.rpartition("rootfs")[2].lstrip("/")) for point in points}  # the root may be pivoted later
+    inside = {os.path.normpath("/" + point.rpartition("rootfs")[2].lstrip("/")) for point in points}
     assert {"/proc", "/dev", "/sys", "/here"} <= inside
     named = subprocess.run(["nsenter", "--uts", f"--target={box.pid}", "hostname"], capture_output=True, text=True, check=True)
     assert named.stdout == "conformance\n"
