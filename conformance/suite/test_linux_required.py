@@ -86,6 +86,17 @@ REQUIRED: list[tuple[str, Linux, str]] = [
     *[(f"seccomp.args.{key}", seccomp({**RULE, "args": [ARGUMENT]}), f"seccomp/syscalls/0/args/0/{key}") for key in ARGUMENT],
 ]  # fmt: skip
 
+# What a machine may lack.
+NEEDS = {
+    "resources.blockIO.weightDevice": "a disk with the BFQ scheduler",
+    "resources.blockIO": "a controller for block devices",
+    "resources.hugepageLimits": "the hugetlb controller, on v1",
+    "resources.network": "the net_prio controller",
+    "resources.rdma": "the rdma controller, or a device that it knows",
+    "memoryPolicy": "NUMA",
+    "seccomp": "seccomp",
+}
+
 # Clause, what is right, and what takes its place where.
 FORBIDDEN: list[tuple[str, Linux, str, Any]] = [
     ("namespaces.duplicate", {"namespaces": [{"type": "cgroup"}]}, "namespaces/-1/type", "mount"),
@@ -126,7 +137,8 @@ def check_refused(box: Container, linux: Linux, what: str, change: Callable[[Lin
     box.bundle.config = config
     box.bundle.write()
     if box.create(check=False).status != 0:
-        pytest.skip(f"{what} is refused complete too: this machine or runtime lacks what it takes")
+        lacks = next((need for name, need in NEEDS.items() if what.startswith(name)), "what it takes")
+        pytest.skip(f"{what} is refused complete too: this machine, or the runtime, lacks {lacks}")
     box.delete("--force")
     change(config["linux"])
     box.bundle.write()
