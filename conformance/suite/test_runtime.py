@@ -61,14 +61,24 @@ def test_the_state_of_what_is_not_there_is_an_error(box: Container) -> None:
     assert box.runtime("state", box.id, check=False).status != 0
 
 
-@clauses("runtime.start.status.error", "runtime.start.status.effect", "runtime.delete.status.error", "runtime.delete.status.effect")
-def test_a_running_container_is_neither_started_nor_deleted(box: Container) -> None:
+@clauses("runtime.start.status.error", "runtime.start.status.effect")
+def test_a_running_container_is_not_started(box: Container) -> None:
     box.create()
     box.start()
     pid = box.pid
     assert box.start(check=False).status != 0
-    assert box.delete(check=False).status != 0
     assert (box.status, box.pid) == ("running", pid)
+
+
+@clauses("runtime.delete.status.error", "runtime.delete.status.effect")
+@pytest.mark.parametrize("status", ["created", "running"])
+def test_a_container_that_is_not_stopped_is_not_deleted(box: Container, status: str) -> None:
+    box.create()
+    if status == "running":
+        box.start()
+    pid = box.pid
+    assert box.delete(check=False).status != 0
+    assert (box.status, box.pid) == (status, pid)
 
 
 @clauses("runtime.kill.status.error", "runtime.kill.status.effect")
