@@ -8,6 +8,8 @@
 #include "sys.h"
 
 #define FALLBACK (-1) /* Python shall do it */
+#define GONE (-2)     /* of a process: it has ended */
+#define UNKNOWN (~0UL) /* of a start time */
 #define RECORD_LIMIT 16384 /* a larger one, of many annotations, is left to Python */
 #define MAX_CGROUPS 32
 #define O_DIRECTORY_CLOEXEC (O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC)

@@ -6,7 +6,8 @@
 
 #define SIGKILL 9
 #define REMOVE_DIRECTORY 0x200 /* AT_REMOVEDIR */
-#define PATIENCE_MS 200	       /* as SOON of delete.py: after that there may be frozen processes */
+#define SOON_NS 200000000L /* as SOON of delete.py: after that there may be frozen processes */
+#define PATIENCE_S 10      /* as PATIENCE of delete.py */
 #define ROUNDS 12
 #define FIRST_PAUSE_NS 100000L
 #define LONGEST_PAUSE_NS 4000000L
@@ -39,10 +40,11 @@ static int end_init(const struct record *record, int force)
 {
 	int pidfd = open_init(record);
 	struct pollfd poll = {.fd = pidfd, .events = 1};
-	struct timespec64 time = {0, PATIENCE_MS * 1000000L};
+	/* One that never ran froze nothing. Half dead it would look as if it ran, and Python would refuse. */
+	struct timespec64 time = {force ? 0 : PATIENCE_S, force ? SOON_NS : 0};
 
 	if (pidfd < 0)
-		return 1;
+		return pidfd == GONE;
 	if (is_frozen(record) || (!force && waits_for_start() != 1))
 		return 0;
 	if (SYS_QUIET(pidfd_send_signal, pidfd, SIGKILL, NULL, 0) < 0)
@@ -133,8 +135,11 @@ static int remove_entry(void)
 	while (error == -ENOTEMPTY) { /* somebody else's lock, made in between; who has it will see that it is gone */
 		if (!remove_others())
 			return 0;
-		for (size_t i = 0; i < ARRAY_SIZE(last); i++)
-			SYS_QUIET(unlinkat, entry_fd, last[i], 0);
+		for (size_t i = 0; i < ARRAY_SIZE(last); i++) {
+			error = SYS_QUIET(unlinkat, entry_fd, last[i], 0);
+			if (error < 0 && error != -ENOENT)
+				return 0;
+		}
 		error = SYS_QUIET(unlinkat, AT_FDCWD, entry_path(), REMOVE_DIRECTORY);
 	}
 	return error == 0 || error == -ENOENT;

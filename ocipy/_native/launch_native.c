@@ -7,6 +7,7 @@
 #define AF_UNIX 1
 #define SOCK_SEQPACKET_CLOEXEC (5 | O_CLOEXEC)
 #define MSG_NOSIGNAL 0x4000
+#define SIGPIPE 13
 #define LOCK_EX_NB (2 | 4)
 #define OUTPUT_LIMIT (RECORD_LIMIT + 4096)
 
@@ -159,23 +160,24 @@ const char *entry_path(void)
 	return path;
 }
 
-/* As Entry.lock() of store.py: whoever waits for it finds us in its text. */
+/* As Entry.lock() of store.py: whoever waits for it finds us in its text. A directory without a lock is no usual container. */
 int lock_entry(void)
 {
 	static char text[PATH_MAX];
 	struct statx info;
-	long fd = SYS_QUIET(openat, entry_fd, "lock", O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
-	u64 pid = (u64)SYS_QUIET(getpid);
+	long fd = SYS_QUIET(openat, entry_fd, "lock", O_RDWR | O_CLOEXEC | O_NOFOLLOW);
+	u64 pid = (u64)SYS_QUIET(getpid), time = start_time(pid);
 
 	if (fd < 0)
 		return 0;
 	if (SYS_QUIET(flock, fd, LOCK_EX_NB) < 0 ||
-	    SYS_QUIET(statx, fd, "", AT_EMPTY_PATH, STATX_BASIC_STATS, &info) < 0 || info.stx_nlink == 0) {
+	    SYS_QUIET(statx, fd, "", AT_EMPTY_PATH, STATX_BASIC_STATS, &info) < 0 || info.stx_nlink == 0 ||
+	    time == UNKNOWN) {
 		close_fd((int)fd);
 		return 0;
 	}
 	join(text, decimal((long)pid), " ");
-	join(text, text, decimal((long)start_time(pid)));
+	join(text, text, decimal((long)time));
 	join(text, text, " other\n");
 	SYS_QUIET(pwrite64, fd, text, strlen(text), 0);
 	return 1;
@@ -230,14 +232,21 @@ static void put_annotations(struct value table)
 
 static int write_output(void)
 {
+	static const char torn[] = "ocipy: the state could not be written to the end\n";
+	u64 ignore[4] = {1, 0, 0, 0}; /* SIG_IGN: a closed pipe is an error with words, and Python ignores SIGPIPE too */
 	size_t done = 0;
 
 	if (output_size > sizeof(output))
 		return FALLBACK;
+	SYS_QUIET(rt_sigaction, SIGPIPE, ignore, NULL, sizeof(u64));
 	while (done < output_size) {
 		long written = SYS_QUIET(write, 1, output + done, output_size - done);
-		if (written < 0)
-			return done ? 1 : FALLBACK;
+		if (written <= 0 && done) {
+			SYS_QUIET(write, 2, torn, sizeof(torn) - 1);
+			return 1;
+		}
+		if (written <= 0)
+			return FALLBACK;
 		done += (size_t)written;
 	}
 	return 0;
@@ -248,6 +257,8 @@ static int serve_state(const struct record *record)
 	int pidfd = open_init(record);
 	const char *status = "stopped", *pid = "0";
 
+	if (pidfd == FALLBACK)
+		return FALLBACK;
 	if (pidfd >= 0) {
 		int frozen = is_frozen(record), waits = waits_for_start();
 		if (frozen == FALLBACK || waits == FALLBACK)
@@ -313,7 +324,7 @@ static int serve_kill(const struct record *record)
 	pidfd = open_init(record);
 	if (pidfd < 0 || SYS_QUIET(pidfd_send_signal, pidfd, signal, NULL, 0) < 0)
 		return FALLBACK;
-	return 0;
+	return signal == SIGKILL && is_frozen(record) ? FALLBACK : 0; /* frozen meanwhile */
 }
 
 /* ---- start -------------------------------------------------------------------------------------------------------------------- */
@@ -405,6 +416,8 @@ int serve(char **argv, char **environment)
 	if (!verb || !parse_verb(verb) || !is_id(options.id) || !find_root(environment))
 		return FALLBACK;
 	if (same(options.verb, "start") && environment_value(environment, "NOTIFY_SOCKET"))
+		return FALLBACK;
+	if (!*entry_path())
 		return FALLBACK;
 	error = SYS_QUIET(openat, AT_FDCWD, entry_path(), O_DIRECTORY_CLOEXEC);
 	entry_fd = (int)error;

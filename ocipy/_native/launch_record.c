@@ -107,7 +107,8 @@ static const char *read_value(const char *at, int depth)
 	case 'n':
 		return read_word(at, "null");
 	default:
-		return read_digits(at + (*at == '-'));
+		at += *at == '-';
+		return *at == '0' ? at + 1 : read_digits(at);
 	}
 }
 
@@ -276,18 +277,21 @@ long read_text(int directory, const char *path, char *to, size_t size)
 	return got < 0 ? got : used;
 }
 
-/* Field 22 of /proc/PID/stat; 0 when there is no such process, or only its zombie is left. As start_time() of store.py. */
+/* Field 22 of /proc/PID/stat; 0 when there is no such process, or only its zombie is left; UNKNOWN when that is not to be
+ * seen, for want of descriptors or of /proc. As start_time() of store.py. */
 u64 start_time(u64 pid)
 {
 	static char path[PATH_MAX], stat[4096];
 	const char *at = NULL, *threads;
 	char state;
 	u64 time = 0;
+	long size;
 
 	join(path, "/proc/", decimal((long)pid));
 	join(path, path, "/stat");
-	if (read_text(AT_FDCWD, path, stat, sizeof(stat)) <= 0)
-		return 0;
+	size = read_text(AT_FDCWD, path, stat, sizeof(stat));
+	if (size <= 0)
+		return size == -ENOENT || size == -ESRCH ? 0 : UNKNOWN;
 	for (const char *c = stat; *c; c++)
 		at = *c == ')' ? c : at;
 	if (!at || !at[1] || !at[2])
@@ -308,25 +312,27 @@ u64 start_time(u64 pid)
 	return time;
 }
 
-/* A pidfd of the container's init; FALLBACK when it is gone, a zombie, or of another boot. As liveness() of state.py. */
+/* A pidfd of the container's init; GONE also when it is a zombie or of another boot. As liveness() of state.py. */
 int open_init(const struct record *record)
 {
 	static char boot[64];
 	long size = read_text(AT_FDCWD, "/proc/sys/kernel/random/boot_id", boot, sizeof(boot));
 	long pidfd;
+	u64 time;
 
 	if (size < 2)
 		return FALLBACK;
 	boot[size - 1] = 0;
 	if (!value_is(record->boot_id, boot))
-		return FALLBACK;
+		return GONE;
 	pidfd = SYS_QUIET(pidfd_open, record->pid, 0);
 	if (pidfd < 0)
-		return FALLBACK;
-	if (start_time(record->pid) == record->start_time)
+		return pidfd == -ESRCH || pidfd == -EINVAL ? GONE : FALLBACK;
+	time = start_time(record->pid);
+	if (time == record->start_time)
 		return (int)pidfd;
 	close_fd((int)pidfd);
-	return FALLBACK;
+	return time == UNKNOWN ? FALLBACK : GONE;
 }
 
 /* struct flock of 64-bit machines */
@@ -353,10 +359,20 @@ int waits_for_start(void)
 	return error < 0 ? FALLBACK : lock.type != UNLOCKED;
 }
 
+static int says_one(const char *path)
+{
+	char answer[16];
+	long size = read_text(AT_FDCWD, path, answer, sizeof(answer));
+
+	if (size < 0 && size != -ENOENT && size != -ENODEV)
+		return FALLBACK;
+	return size > 0 && answer[0] == '1';
+}
+
 /* Of the container's own cgroup, as is_frozen() of freezer.py; FALLBACK when its path is not plain. */
 int is_frozen(const struct record *record)
 {
-	static char name[PATH_MAX], path[PATH_MAX], unified[PATH_MAX], answer[16];
+	static char name[PATH_MAX], path[PATH_MAX], unified[PATH_MAX];
 	struct value rest = record->cgroup_paths;
 	int found;
 
@@ -365,7 +381,7 @@ int is_frozen(const struct record *record)
 		if (same(name, "freezer")) {
 			if (!join(path, path, "/freezer.self_freezing"))
 				return FALLBACK;
-			return read_text(AT_FDCWD, path, answer, sizeof(answer)) > 0 && answer[0] == '1';
+			return says_one(path);
 		}
 		if (!name[0])
 			join(unified, path, "");
@@ -376,5 +392,5 @@ int is_frozen(const struct record *record)
 		return 0;
 	if (!join(unified, unified, "/cgroup.freeze"))
 		return FALLBACK;
-	return read_text(AT_FDCWD, unified, answer, sizeof(answer)) > 0 && answer[0] == '1';
+	return says_one(unified);
 }

@@ -58,10 +58,13 @@ def boot_id() -> str:
 
 
 def start_time(pid: int) -> int:
-    """Field 22 of /proc/pid/stat, 0 when there is no such process or only its zombie is left."""
+    """Field 22 of /proc/pid/stat, 0 when there is no such process or only its zombie is left.
+
+    Raises OSError when that is not to be seen, for want of file descriptors or of /proc: nobody may take it for dead.
+    """
     try:
         stat = _read(f"/proc/{pid}/stat")
-    except OSError:
+    except (FileNotFoundError, ProcessLookupError):
         return 0
     fields = stat[stat.rindex(")") + 2 :].split(" ", 20)  # from field 3: state; 17: num_threads; 19: starttime
     if fields[0] in "ZX" and fields[17] in "01":  # a leader that exited before its threads is a zombie too

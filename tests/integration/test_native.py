@@ -336,3 +336,129 @@ def test_many_at_once_see_one_another(container: Make, ways: tuple[Runtime, Runt
         started.wait()
         assert deleted.wait() == 0
         wait_until(lambda box=box: not (box.runtime.root / box.id).exists(), 5, "the container to be gone")  # type: ignore[misc]
+
+
+def with_files(count: int, *argv: str) -> Any:
+    """A command that may have no descriptor from ``count`` on."""
+    import subprocess
+
+    limited = ["/bin/sh", "-c", f'ulimit -n {count}; exec "$@"', "sh", *argv]
+    return subprocess.run(limited, check=False, capture_output=True, text=True, timeout=60)
+
+
+def test_a_container_that_cannot_be_looked_at_is_not_taken_for_stopped(container: Make, ways: tuple[Runtime, Runtime]) -> None:
+    box = container("/bin/sleep", "1000")
+    box.run("--detach")
+    record = box.runtime.root / box.id / "state"
+    text = record.read_text()
+    record.write_text(re.sub("^made_cgroups .*", "made_cgroups []", text, flags=re.MULTILINE))
+    argv = [ways[0].path, "--root", str(box.runtime.root)]
+    for count in range(3, 9):
+        told = with_files(count, *argv, "state", box.id)
+        assert told.returncode or '"status": "running"' in told.stdout, f"{count}: {told.stdout}"
+        assert with_files(count, *argv, "delete", box.id).returncode, count
+        assert record.exists(), count
+    record.write_text(text)
+    assert box.status == "running"
+
+
+def test_python_does_not_take_it_for_stopped_either(container: Make) -> None:
+    import resource
+
+    from ocipy.container.store import start_time
+
+    box = container("/bin/sleep", "1000")
+    box.run("--detach")
+    pid, limits = box.pid, resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (0, limits[1]))
+    try:
+        with pytest.raises(OSError, match="Too many open files"):
+            start_time(pid)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+
+
+def test_a_directory_in_the_way_does_not_make_delete_spin(container: Make, ways: tuple[Runtime, Runtime]) -> None:
+    box = container("/bin/sleep", "1000")
+    box.create()
+    copy = box.runtime.root / box.id / "state.copy"
+    copy.unlink()
+    copy.mkdir()
+    assert not served(ways[0]("delete", "--force", box.id, check=False, timeout=10))
+    box.delete("--force")
+    assert not copy.parent.exists()
+
+
+def test_delete_leaves_no_lock_in_a_directory_that_is_no_container(ways: tuple[Runtime, Runtime]) -> None:
+    stranger = ways[0].root / "stranger"
+    stranger.mkdir(parents=True)
+    for verb in ("delete", "start"):
+        assert not served(ways[0](verb, "stranger", check=False))
+        assert list(stranger.iterdir()) == []
+    stranger.rmdir()
+
+
+@pytest.mark.parametrize("length", [4080, 4096, 5000])
+def test_a_root_that_is_too_long_is_pythons_error(ways: tuple[Runtime, Runtime], length: int) -> None:
+    root = "/" + "/".join(["a" * 100] * 60)[: length - 1]
+    for verb in (["delete", "--force"], ["state"]):
+        ours, theirs = (way("--root", root, *verb, "x" * 50, check=False) for way in ways)
+        assert not served(ours)
+        assert theirs.status == 1
+        assert "name too long" in theirs.stderr
+
+
+def test_a_reader_that_is_gone_is_an_error_in_words(container: Make) -> None:
+    import subprocess
+
+    box = container("/bin/sleep", "1000")
+    box.create()
+    reader, writer = os.pipe()
+    os.close(reader)
+    argv = [box.runtime.path, "--root", str(box.runtime.root), "state", box.id]
+    done = subprocess.run(argv, check=False, stdout=writer, stderr=subprocess.PIPE, text=True, timeout=60)
+    os.close(writer)
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+    assert "broken pipe" in done.stderr
+
+
+def test_who_is_frozen_while_it_is_killed_is_killed_all_the_same(
+    container: Make, ways: tuple[Runtime, Runtime], tmp_path: Path
+) -> None:
+    """Python looks for a frozen cgroup after the signal: so must the launcher, whose first look was before it."""
+    import threading
+
+    box = container("/bin/sleep", "1000")
+    box.run("--detach")
+    pid = box.pid
+    record, freezer = box.runtime.root / box.id / "state", tmp_path / "freezer"
+    text = record.read_text()
+    freezer.mkdir()
+    os.mkfifo(freezer / "freezer.self_freezing")
+    record.write_text(re.sub("^cgroup_paths .*", f'cgroup_paths {{"freezer":"{freezer}"}}', text, flags=re.MULTILINE))
+
+    def answer_twice() -> None:
+        for answer in ("0\n", "1\n"):
+            with open(freezer / "freezer.self_freezing", "w", encoding="ascii") as file:
+                file.write(answer)
+            time.sleep(0.2)  # so that the reader sees the end of the first
+
+    thread = threading.Thread(target=answer_twice, daemon=True)
+    thread.start()
+    assert not served(ways[0]("kill", box.id, "KILL", check=False))
+    assert box.wait_exit(pid) is not None
+    record.write_text(text)
+
+
+@pytest.mark.parametrize("number", ["01", "-01", "1.50x", "-"])
+def test_a_key_of_another_version_with_a_broken_number_is_left_to_python(
+    container: Make, ways: tuple[Runtime, Runtime], number: str
+) -> None:
+    box = container("/bin/sleep", "1000")
+    box.create()
+    record = box.runtime.root / box.id / "state"
+    text = record.read_text()
+    record.write_text(f"{text}later {number}\n")
+    assert ways[1]("state", box.id, check=False).status == 1
+    assert not served(ways[0]("state", box.id, check=False))
+    record.write_text(text)
