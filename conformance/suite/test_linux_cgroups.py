@@ -203,6 +203,44 @@ def test_a_limit_is_in_the_kernels_file(container: Make, name: str) -> None:
         assert value in (box.cgroup(controller) / file).read_text().splitlines(), file
 
 
+@clauses("runtime.create.property.error", "runtime.create.property.nothing")
+@pytest.mark.parametrize(
+    ("controller", "resources"),
+    [
+        ("rdma", {"rdma": {"mlx5_0": {"hcaHandles": 3, "hcaObjects": 10000}}}),
+        ("net_cls", {"network": {"classID": 1048577}}),
+        ("net_prio", {"network": {"priorities": [{"name": "lo", "priority": 5}]}}),
+        ("hugetlb", {"hugepageLimits": [{"pageSize": "2MB", "limit": 4 * MIB}]}),
+    ],
+    ids=["rdma", "net_cls", "net_prio", "hugetlb"],
+)
+def test_a_limit_without_its_controller_is_an_error(container: Make, controller: str, resources: dict[str, Any]) -> None:
+    if is_v2():
+        pytest.skip("cgroup v2 has tests of its own")
+    if controller in controllers():
+        pytest.skip(f"the {controller} controller is here")
+    box = container(*SLEEP, mutate=with_resources(resources))
+    assert box.create(check=False).status != 0
+    assert box.runtime("state", box.id, check=False).status != 0
+
+
+@clauses("config-linux.resources.gone")
+@pytest.mark.parametrize(
+    ("memory", "file", "value"),
+    [({"kernel": 64 * MIB}, "memory.kmem.limit_in_bytes", str(64 * MIB)), ({"useHierarchy": False}, "memory.use_hierarchy", "0")],
+    ids=["kernel", "useHierarchy"],
+)
+def test_a_limit_that_the_kernel_no_longer_has_is_an_error(container: Make, memory: dict[str, Any], file: str, value: str) -> None:
+    """Unless it is in force: an old kernel has it."""
+    if is_v2() or "memory" not in controllers():
+        pytest.skip("the memory controller of cgroup v1 is not here")
+    box = container(*SLEEP, mutate=with_resources({"memory": memory}))
+    if box.create(check=False).status == 0:
+        found = box.cgroup("memory") / file
+        assert found.exists()
+        assert found.read_text().strip() == value
+
+
 def _disk() -> tuple[int, int] | None:
     for entry in sorted(Path("/sys/block").iterdir(), reverse=True):
         if int((entry / "size").read_text()):

@@ -139,8 +139,9 @@ def test_a_limit_that_v2_cannot_express_is_an_error(container: Make, needed: str
     assert container(*SLEEP, mutate=with_resources(resources)).create(check=False).status != 0, needed
 
 
-@clauses("config-linux.resources.hugepageLimits.pageSize", "config-linux.resources.hugepageLimits.limit")
-@pytest.mark.parametrize("key", ["pageSize", "limit"])
+@pytest.mark.parametrize(
+    "key", [pytest.param(key, marks=clauses(f"config-linux.resources.hugepageLimits.{key}")) for key in ("pageSize", "limit")]
+)
 def test_a_limit_of_huge_pages_is_complete(container: Make, key: str) -> None:
     usable(container)
     if "hugetlb" not in controllers():

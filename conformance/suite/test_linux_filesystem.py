@@ -200,3 +200,14 @@ def test_what_is_read_only_can_be_read_and_not_written(container: Make) -> None:
     said = box.run().stdout
     assert said.startswith("secret")
     assert said.count("Read-only file system") == 3
+
+
+# ---- labels ---------------------------------------------------------------------------------------------------------------------
+
+
+@clauses("config-linux.mountLabel")
+def test_a_label_that_no_mount_can_have_is_an_error(container: Make) -> None:
+    if Path("/sys/fs/selinux/enforce").exists() or any(mount["type"] == "selinuxfs" for mount in mounts()):
+        pytest.skip("SELinux is enabled here")
+    box = container(*SLEEP, mutate=lambda config: config["linux"].update(mountLabel="system_u:object_r:container_file_t:s0:c1,c2"))
+    assert box.create(check=False).status != 0

@@ -80,8 +80,9 @@ def source(mount: Mount, options: Options, origin: str) -> str:
 
 
 def plan_make(config: Config, options: Options, host: Host, cgroup_paths: dict[str, str], found: Namespaces) -> list[Step]:
-    """The mounts in the order of the config."""
+    """The mounts in the order of the config. Raises ConfigError for a label that no mount can have here."""
     steps: list[Step] = []
+    labels = label(config, host)
     for origin, mount in all_mounts(config, options):
         parsed = parse_options(mount.get("options") or [])
         path = destination(mount)
@@ -93,8 +94,7 @@ def plan_make(config: Config, options: Options, host: Host, cgroup_paths: dict[s
         elif is_bind(mount, parsed):
             steps.append(_bind(mount, options, origin, path, parsed, host))
         else:
-            if host.selinux and mount.get("type") not in UNLABELLED:
-                parsed.data += label(config)
+            parsed.data += labels if mount.get("type") not in UNLABELLED else []
             steps += _filesystem(mount, origin, path, parsed)
         if not is_bind(mount, parsed) and not parsed.remount and (parsed.rec_set or parsed.rec_clr):
             flags = ops.MOUNT_FLAGS["RECURSIVE"]
@@ -123,9 +123,11 @@ def plan_unmount(config: Config) -> list[Step]:
     return steps
 
 
-def label(config: Config) -> list[str]:
-    """linux.mountLabel as an option of SELinux; the kernel knows it only where that is enabled."""
+def label(config: Config, host: Host) -> list[str]:
+    """linux.mountLabel as an option of SELinux; the kernel knows it only where that is enabled: ConfigError elsewhere."""
     name = config.get("linux", {}).get("mountLabel")
+    if name and not host.selinux:
+        raise ConfigError("/linux/mountLabel", "SELinux is not enabled on this host: enable it, or leave the property away")
     return [f"context={name}"] if name else []
 
 

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from ocipy.config.load import parse_config
+from ocipy.errors import ConfigError
 from ocipy.linux.assemble import Options, assemble, assemble_exec
 from ocipy.linux.cgroups.host import CgroupHost
 from ocipy.linux.host import Host
@@ -209,7 +210,7 @@ def test_syncs_are_few() -> None:
 
 
 @pytest.mark.spec("/linux/mountLabel", needs="SELinux: the plan")
-def test_mount_label_is_an_option_only_where_selinux_is_and_a_warning_elsewhere() -> None:
+def test_mount_label_is_an_option_where_selinux_is_and_an_error_elsewhere() -> None:
     config = rich()
     config["linux"]["mountLabel"] = "system_u:object_r:svirt_sandbox_file_t:s0:c1,c2"
     parsed = parse_config(json.dumps(config).encode(), "config.json")
@@ -221,9 +222,9 @@ def test_mount_label_is_an_option_only_where_selinux_is_and_a_warning_elsewhere(
         if step.op is ops.MOUNT
     }
     assert found == {"proc": False, "tmpfs": True, "devpts": True}
-    without = assemble(parsed, host(), Options("box", "/bundle"))
-    assert any("mountLabel" in warning for warning in without.warnings)
-    assert not any("context=" in str(step.get("options")) for step in without.steps)
+    with pytest.raises(ConfigError, match="SELinux is not enabled") as caught:
+        assemble(parsed, host(), Options("box", "/bundle"))
+    assert caught.value.pointer == "/linux/mountLabel"
 
 
 @pytest.mark.spec("/process/selinuxLabel", needs="SELinux: the refusal without it, and the plan")
