@@ -207,8 +207,9 @@ def bundle(package: Path) -> None:
         return marshal.dumps({name: (kind, size, start + at, length) for name, (kind, size, at, length) in index.items()})
 
     # Numbers of marshal have one size up to 31 bits, so the index is as long with the right places as without.
-    head = importlib.util.MAGIC_NUMBER + len(placed(0)).to_bytes(4, "little")
-    (package / "_bundle").write_bytes(head + placed(len(head) + len(placed(0))) + code)
+    start = 12 + len(placed(0))
+    head = importlib.util.MAGIC_NUMBER + len(placed(0)).to_bytes(4, "little") + (start + len(code)).to_bytes(4, "little")
+    (package / "_bundle").write_bytes(head + placed(start) + code)
 
 
 def copy_init(directory: Path) -> None:

@@ -133,7 +133,7 @@ static __attribute__((noreturn)) void die(const char *first, const char *second,
 	leave(1);
 }
 
-/* A whole decimal number of up to 6 digits, else -1. */
+/* A whole decimal number of up to 9 digits (a pid has up to 7), else -1. */
 static int parse_number(const char *text)
 {
 	int number = 0;
@@ -142,7 +142,7 @@ static int parse_number(const char *text)
 	if (!text)
 		return -1;
 	for (; text[digits]; digits++) {
-		if (text[digits] < '0' || text[digits] > '9' || digits == 6)
+		if (text[digits] < '0' || text[digits] > '9' || digits == 9)
 			return -1;
 		number = number * 10 + (text[digits] - '0');
 	}

@@ -17,7 +17,9 @@ if TYPE_CHECKING:
     # name -> is it a package, size of its source, place and size of its code in the bundle
     Index = dict[str, tuple[bool, int, int, int]]
 
-BUNDLE = "_bundle"  # in the package; written by setup.py: magic number of the bytecode, size of the index, index, code
+# In the package, written by setup.py: magic number of the bytecode, size of the index, size of the file, index, code.
+BUNDLE = "_bundle"
+INSTALLING = 60  # seconds by which a source may be younger than the bundle it was installed with
 
 
 class Bundle:
@@ -25,8 +27,8 @@ class Bundle:
     the sixty that create takes, and that is a sixth of its time.
     """
 
-    def __init__(self, package: str, fd: int, index: Index) -> None:
-        self.package, self.fd, self.index = package, fd, index
+    def __init__(self, package: str, fd: int, index: Index, made: float) -> None:
+        self.package, self.fd, self.index, self.made = package, fd, index, made
 
     def find_spec(self, name: str, path: object = None, target: object = None) -> ModuleSpec | None:
         """None for what is not in the bundle, and for a source that was changed since: then it is imported as usual."""
@@ -36,9 +38,10 @@ class Bundle:
         stem = self.package + name[5:].replace(".", "/")
         source = stem + ("/__init__.py" if entry[0] else ".py")
         try:
-            if posix.stat(source).st_size != entry[1]:
-                return None
+            now = posix.stat(source)
         except OSError:
+            return None
+        if now.st_size != entry[1] or now.st_mtime > self.made + INSTALLING:
             return None
         spec = ModuleSpec(name, self, origin=source, is_package=entry[0])  # type: ignore[arg-type]
         spec.has_location = True
@@ -56,15 +59,15 @@ class Bundle:
 
 
 def open_bundle(package: str) -> None:
-    """Import from the bundle from now on, if there is one for this Python."""
+    """Import from the bundle from now on, if there is a whole one for this Python."""
     try:
         fd = posix.open(f"{package}/{BUNDLE}", posix.O_RDONLY | posix.O_CLOEXEC)
+        head, file = posix.read(fd, 12), posix.fstat(fd)
     except OSError:
         return
-    head = posix.read(fd, 8)
-    if head[:4] == MAGIC_NUMBER:
-        index = marshal.loads(posix.read(fd, int.from_bytes(head[4:], "little")))  # noqa: S302
-        sys.meta_path.insert(0, Bundle(package, fd, index))
+    if head[:4] == MAGIC_NUMBER and int.from_bytes(head[8:], "little") == file.st_size:
+        index = marshal.loads(posix.read(fd, int.from_bytes(head[4:8], "little")))  # noqa: S302
+        sys.meta_path.insert(0, Bundle(package, fd, index, file.st_mtime))
 
 
 def boot(arguments: list[str]) -> NoReturn:

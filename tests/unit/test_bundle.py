@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
@@ -54,6 +55,29 @@ def test_a_source_that_was_changed_counts(prefix: Prefix) -> None:
     source = prefix.package / "cli/version.py"
     source.write_text("def version():\n    return 'changed\\n'\n")
     assert prefix.run("--version") == "changed\n"
+
+
+def test_a_source_that_was_changed_counts_at_the_same_size(prefix: Prefix) -> None:
+    source = prefix.package / "cli/version.py"
+    source.write_bytes(source.read_bytes().replace(b"ocipy version", b"OCIPY VERSION"))
+    later = (prefix.package / "_bundle").stat().st_mtime + 3600
+    os.utime(source, (later, later))
+    assert prefix.run("--version").startswith("OCIPY VERSION ")
+
+
+@pytest.mark.parametrize("size", [4, 8, 9, 100, 5000, 100_000, -1])
+def test_a_bundle_that_was_cut_off_is_as_none(prefix: Prefix, size: int) -> None:
+    bundle = prefix.package / "_bundle"
+    bundle.write_bytes(bundle.read_bytes()[:size])
+    assert prefix.run("--version").startswith("ocipy version ")
+    assert '"ociVersionMax": "1.3.0"' in prefix.run("features")
+
+
+def test_a_bundle_that_is_no_file_is_as_none(prefix: Prefix) -> None:
+    bundle = prefix.package / "_bundle"
+    bundle.unlink()
+    bundle.mkdir()
+    assert prefix.run("--version").startswith("ocipy version ")
 
 
 @pytest.mark.parametrize("content", [None, b"", b"\0" * 8, b"of another Python"], ids=["absent", "empty", "zeros", "other"])

@@ -275,7 +275,7 @@ def test_preserved_descriptors_stay_and_no_other(prefix: Prefix, arguments: str,
     assert inherited(report) == set(range(3 + kept))
 
 
-@pytest.mark.parametrize("count", ["1", "7", "999999"])
+@pytest.mark.parametrize("count", ["1", "7", "999999", "4194304"])
 def test_preserved_descriptor_that_is_not_open_is_one_line(prefix: Prefix, count: str) -> None:
     done = prefix.start(str(prefix.launcher), "run", "--preserve-fds", count, "id")
     assert done.returncode == 1
@@ -295,6 +295,12 @@ def test_listen_fds_of_another_process_are_dropped(prefix: Prefix) -> None:
     report = prefix.shell(OPEN_THREE + 'LISTEN_FDS=2 LISTEN_PID=1 exec "$0" run id')
     assert inherited(report) == {0, 1, 2}
     assert report["environment"] == FIXED
+
+
+def test_a_pid_of_seven_digits_is_one_too(prefix: Prefix) -> None:
+    """As 64-bit machines give them; here zeros make up the digits."""
+    report = prefix.shell(OPEN_THREE + 'LISTEN_FDS=1 LISTEN_PID=$(printf %07d $$) exec "$0" run id')
+    assert inherited(report) == {0, 1, 2, 3}
 
 
 def test_listen_fd_that_is_not_open_is_one_line(prefix: Prefix) -> None:
