@@ -51,20 +51,22 @@ def find_runtime(path: str) -> Runtime:
     return Runtime(os.path.basename(found), version[1] if version else "", os.path.abspath(found))
 
 
-def run_suite(runtime: Runtime, *more: str) -> dict[str, Any]:
-    """The outcome of each test, as conformance/suite/conftest.py writes it."""
+def run_suite(runtime: Runtime, traceback: str, more: list[str]) -> dict[str, Any]:
+    """The outcome of each test, as conformance/suite/conftest.py writes it; of a part of the tests in files of its own."""
     LAB.mkdir(parents=True, exist_ok=True)
-    results = LAB / f"{runtime.name}.json"
+    kept = LAB / (f"part-{runtime.name}" if more else runtime.name)
+    results = Path(f"{kept}.json")
     results.unlink(missing_ok=True)
     path = os.pathsep.join([str(ROOT / "tests"), str(ROOT / "conformance")])
     environment = os.environ | {"RUNTIME": runtime.path, "PYTHONPATH": path}
     argv = [sys.executable, "-m", "pytest", "-q", "--no-header", "-p", "conftest", str(ROOT / "conformance/suite")]
-    argv += [f"--results={results}", f"--tap={LAB / runtime.name}.tap", f"--junitxml={LAB / runtime.name}.xml", *more]
+    argv += [f"--tb={traceback}", f"--results={results}", f"--tap={kept}.tap", f"--junitxml={kept}.xml", *more]
     print(f"\n{runtime.name} {runtime.version}", flush=True)
     status = subprocess.run(argv, env=environment, cwd=ROOT, check=False).returncode
     if status not in (0, 1) or not results.exists():
         sys.exit(f"conformance: the suite ended with status {status}")
     tests: dict[str, Any] = json.loads(results.read_text())["tests"]
+    results.write_text(json.dumps({"version": runtime.version, "tests": tests}, indent=1) + "\n")
     return tests
 
 
@@ -144,11 +146,7 @@ def main() -> int:
         sys.exit("conformance: needs root")
     paths = chosen.runtime or [str(Path(sys.executable).with_name("ocipy")), *filter(shutil.which, PEERS)]
     runtimes = [find_runtime(path) for path in paths]
-    found = {}
-    for runtime in runtimes:
-        tests = run_suite(runtime, "--tb=short" if runtime == runtimes[0] else "--tb=no", *more)
-        (LAB / f"{runtime.name}.json").write_text(json.dumps({"version": runtime.version, "tests": tests}, indent=1) + "\n")
-        found[runtime] = sum_up(tests)
+    found = {each: sum_up(run_suite(each, "short" if each == runtimes[0] else "no", more)) for each in runtimes}
     clauses = read_clauses()
     print_matrix(clauses, found)
     print_summary(clauses, found)
