@@ -6,6 +6,21 @@ long do_propagation(const struct step *step)
 	return SYS(mount, NULL, TEXT(step, PROPAGATION, path), NULL, NUMBER(step, PROPAGATION, flags), NULL);
 }
 
+enum { ATTACH_NOT, ATTACH_OVER_ALL, ATTACH_IN_PLACE };
+
+/*
+ * Where hooks run before the root is pivoted they find it at its own path, may mount there what is then in the container, and a process
+ * that enters the namespace is still in the host's root. What the tree is attached to must not be shared: see below.
+ */
+static long attach_in_place(int tree, const char *path)
+{
+	long error = SYS(mount, NULL, "/", NULL, MS_SLAVE | MS_REC, NULL);
+
+	if (error == 0)
+		error = SYS(move_mount, tree, "", AT_FDCWD, path, MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_SYMLINKS);
+	return error;
+}
+
 /*
  * The rootfs is a detached tree that the runtime made in its own namespace, slaved and private at its top. It is attached over "/", which
  * needs no walk along a path that root of a user namespace may not enter; lookups of this process still start below it.
@@ -14,9 +29,10 @@ long do_propagation(const struct step *step)
 long do_rootfs(const struct step *step)
 {
 	int tree = FD(step, ROOTFS, tree);
+	u64 where = NUMBER(step, ROOTFS, attach);
 
 	self.root = tree;
-	if (!NUMBER(step, ROOTFS, attach))
+	if (where == ATTACH_NOT)
 		return 0;
 	if (tree < 0) { /* a runtime without privilege cannot clone trees: here, in our own namespaces, we can */
 		long fd = SYS(open_tree, AT_FDCWD, TEXT(step, ROOTFS, path),
@@ -25,6 +41,8 @@ long do_rootfs(const struct step *step)
 			return fd;
 		self.root = tree = (int)fd;
 	}
+	if (where == ATTACH_IN_PLACE && attach_in_place(tree, TEXT(step, ROOTFS, path)) == 0)
+		return 0;
 	long error = SYS(mount, NULL, "/", NULL, MS_PRIVATE, NULL);
 	if (error == 0)
 		error = SYS(move_mount, tree, "", AT_FDCWD, "/", MOVE_MOUNT_F_EMPTY_PATH);

@@ -26,6 +26,9 @@ typedef __SIZE_TYPE__ size_t;
 #define ARRAY_SIZE(array) (sizeof(array) / sizeof((array)[0]))
 
 /* Not in the kernel's exported headers, or only in newer ones than we build with. */
+#ifndef MOVE_MOUNT_T_SYMLINKS
+#define MOVE_MOUNT_T_SYMLINKS 0x00000010
+#endif
 #ifndef MOVE_MOUNT_F_EMPTY_PATH
 #define MOVE_MOUNT_F_EMPTY_PATH 0x00000004
 #define MOVE_MOUNT_T_EMPTY_PATH 0x00000040

@@ -36,6 +36,11 @@ def hooks_of(config: Config, kind: str) -> list[Hook]:
     return found or []
 
 
+def runs_before_pivot(config: Config) -> bool:
+    """Is there a hook that sees the root before it is the container's?"""
+    return any(hooks_of(config, kind) for kind in ("prestart", "createRuntime", "createContainer"))
+
+
 def plan_open(config: Config) -> list[Step]:
     """A file for what createContainer hooks print: it is shown when one fails."""
     if not hooks_of(config, "createContainer"):

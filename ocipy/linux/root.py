@@ -7,6 +7,7 @@ import os
 
 from ocipy.errors import ConfigError, MountError
 from ocipy.linux import sys
+from ocipy.linux.hooks import runs_before_pivot
 from ocipy.plan import ops
 from ocipy.plan.step import Step
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from ocipy.linux.namespaces import Namespaces
 
 MS_REC = 0x4000
+NOT_ATTACHED, OVER_ALL, IN_PLACE = range(3)  # where init attaches the tree
 PROPAGATION = {"unbindable": 1 << 17, "private": 1 << 18, "slave": 1 << 19, "shared": 1 << 20}
 
 
@@ -49,12 +51,13 @@ def plan_open(config: Config, options: Options, found: Namespaces, host: Host) -
 def plan_enter(config: Config, options: Options, found: Namespaces, host: Host) -> list[Step]:
     """Init takes the tree in: first the propagation of all that it has inherited, then the root itself."""
     if not found.has("mount"):
-        return [Step(ops.ROOTFS, "/root/path", tree="rootfs", attach=0)]
+        return [Step(ops.ROOTFS, "/root/path", tree="rootfs", attach=NOT_ATTACHED)]
     name = config.get("linux", {}).get("rootfsPropagation") or "rslave"
     origin = "/linux/rootfsPropagation" if config.get("linux", {}).get("rootfsPropagation") else "/linux/namespaces"
     steps = [Step(ops.PROPAGATION, origin, path="/", flags=propagation_flags(name))]
     tree = None if host.uid != 0 else "rootfs"
-    steps.append(Step(ops.ROOTFS, "/root/path", tree=tree, attach=1, path=options.rootfs(config)))
+    attach = IN_PLACE if runs_before_pivot(config) and not options.no_pivot else OVER_ALL
+    steps.append(Step(ops.ROOTFS, "/root/path", tree=tree, attach=attach, path=options.rootfs(config)))
     return steps
 
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import os
 import re
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from bundles import Config, Container
+from bundles import Config, Container, mounts, set_namespace
 
 Make = Callable[..., Container]
 OUTSIDE = ("prestart", "createRuntime", "poststart", "poststop")
@@ -202,3 +203,63 @@ def test_large_annotations_do_not_block_a_hook_that_does_not_read(container: Mak
         config["hooks"] = {kind: [{"path": "/bin/true"}] for kind in ORDER}
 
     container("/bin/true", mutate=change).run()
+
+
+# ---- hooks that mount ----------------------------------------------------------------------------------------------------------
+
+ENTER = """pid=$(tr -d ' \\n' | sed 's/.*"pid":\\([0-9]*\\).*/\\1/'); nsenter --mount --target=$pid """
+
+
+def hook_that_mounts(config: Config, kind: str, path: Path) -> None:
+    """What hooks that add devices and libraries do: they mount below root.path, in the container's mount namespace."""
+    config["hooks"] = {kind: [hook(f"{'' if kind == 'createContainer' else ENTER}mount -t tmpfs hooked {path}")]}
+
+
+def sources(box: Container) -> list[str]:
+    return [f"{mount['point']} {mount['source']}" for mount in mounts(Path(f"/proc/{box.pid}/mountinfo").read_text().splitlines())]
+
+
+@pytest.mark.parametrize("propagation", [None, "shared", "rprivate"])
+@pytest.mark.parametrize("kind", ["prestart", "createRuntime", "createContainer"])
+def test_what_a_hook_mounts_below_the_path_of_the_root_is_in_the_container(
+    container: Make, kind: str, propagation: str | None
+) -> None:
+    box = container("/bin/sleep", "1000")
+    hook_that_mounts(box.bundle.config, kind, box.bundle.rootfs / "srv")
+    if propagation:
+        box.bundle.config["linux"]["rootfsPropagation"] = propagation
+    box.bundle.write()
+    (box.bundle.rootfs / "srv").mkdir(exist_ok=True)
+    box.create()
+    assert "/srv hooked" in sources(box)
+    assert not [mount for mount in mounts() if mount["source"] == "hooked"]
+    box.start()
+
+
+def test_the_path_of_the_root_may_be_a_link_for_a_hook_that_mounts(container: Make) -> None:
+    box = container("/bin/sleep", "1000")
+    (box.bundle.path / "link").symlink_to("rootfs")
+    box.bundle.config["root"]["path"] = "link"
+    hook_that_mounts(box.bundle.config, "createContainer", box.bundle.path / "link/srv")
+    box.bundle.write()
+    (box.bundle.rootfs / "srv").mkdir(exist_ok=True)
+    box.create()
+    assert "/srv hooked" in sources(box)
+
+
+@pytest.mark.parametrize("mode", [0o755, 0o700], ids=["may be entered", "may not be entered"])
+def test_with_a_user_namespace_hooks_run_wherever_the_root_is(container: Make, tmp_path: Path, mode: int) -> None:
+    """Root of a user namespace may have no way along the path."""
+
+    def change(config: Config) -> None:
+        set_namespace(config, "user")
+        mapping = [{"containerID": 0, "hostID": 100000, "size": 65536}]
+        config["linux"].update(uidMappings=mapping, gidMappings=mapping)
+        config["hooks"] = {"createRuntime": [hook("cat >/dev/null")]}
+
+    box = container("/bin/echo", "ran", mutate=change)
+    subprocess.run(["chown", "-R", "-h", "100000:100000", box.bundle.rootfs], check=True)
+    box.bundle.path.chmod(mode)
+    box.create()
+    box.start()
+    box.wait_output("ran")
