@@ -5,6 +5,7 @@
     spec/*.json ──compile_schema──▶ ocipy/config/_compiled.py          the validator of the hot path
     init.c op_*.c sys*.c ──▶ ocipy/_native/init                        static, freestanding: runs inside containers
     launcher.c ──▶ <prefix>/bin/ocipy                                  static, freestanding: starts Python isolated
+    interpreter.c cli/boot.py ──▶ ocipy/_native/ocipy                  Python's core alone; absent where there is no libpython
     docs/man/*.8.in ocipy/cli/options.py ──▶ <prefix>/share/man/man8   manual pages
     shim.cdef spawn.c check.c shim*.c ──cffi──▶ ocipy/_native/_shim    API mode, out of line
 
@@ -13,6 +14,8 @@ Names and versions are in pyproject.toml. CC and CFLAGS are honoured; OCIPY_WERR
 
 from __future__ import annotations
 
+import __future__
+import ast
 import importlib.util
 import marshal
 import os
@@ -47,6 +50,7 @@ CFLAGS = shlex.split(
     # A loop that clears memory must not become a call of memset: memset may be that loop.
     " -fno-tree-loop-distribute-patterns -ffunction-sections -fdata-sections -fmerge-all-constants"
 )
+INTERPRETER_WARNINGS = ["-Wall", "-Wextra", "-Wvla", "-Wshadow"]
 MACHINE_CFLAGS = {"x86_64": ["-fcf-protection=none"], "aarch64": ["-mno-outline-atomics"]}
 # Few pages and few segments: a container starts under a memory limit of 256 KiB.
 LDFLAGS = shlex.split(
@@ -107,6 +111,38 @@ def newer(target: Path, sources: list[Path]) -> bool:
     return not target.exists() or target.stat().st_mtime_ns < max(source.stat().st_mtime_ns for source in sources)
 
 
+def bytecode(text: bytes, name: str) -> bytes:
+    """Marshalled, without the import of __future__ that only a compiler needs."""
+    tree = ast.parse(text, name)
+    tree.body = [node for node in tree.body if not (isinstance(node, ast.ImportFrom) and node.module == "__future__")]
+    return marshal.dumps(compile(tree, name, "exec", __future__.annotations.compiler_flag, dont_inherit=True))
+
+
+def libpython() -> Path | None:
+    """The shared library of the Python that runs this, if it has one."""
+    name = sysconfig.get_config_var("INSTSONAME") or ""
+    places = (sysconfig.get_config_var(where) for where in ("LIBDIR", "LIBPL"))
+    found = (Path(place, name) for place in places if place and ".so" in name)
+    return next((path for path in found if path.exists()), None)
+
+
+def boot_header() -> str:
+    """What interpreter.c is made with."""
+    boot = bytecode((ROOT / "ocipy/cli/boot.py").read_bytes(), "ocipy/cli/boot.py")
+    suffix = sysconfig.get_config_var("EXT_SUFFIX")
+    places = {name: f"../{name}{suffix}" for name in ("_cffi_backend", "_prctl")}  # in the package's site
+    places["ocipy._native._shim"] = "_native/_shim.abi3.so"
+    for name in ("_json", "_socket", "_struct", "fcntl"):
+        spec = importlib.util.find_spec(name)
+        if spec and spec.has_location and spec.origin:
+            places[name] = spec.origin
+    code = {"BOOT_CODE": boot, "PLACES": marshal.dumps(places), "MAGIC": importlib.util.MAGIC_NUMBER}
+    arrays = [f"static const unsigned char {name}[] = {{{','.join(map(str, data))}}};" for name, data in code.items()]
+    paths = {"PYTHON": sys.executable, "PYTHON_PREFIX": sys.base_prefix, "STDLIB": sysconfig.get_path("stdlib")}
+    paths["DYNLOAD"] = sysconfig.get_config_var("DESTSHARED") or paths["STDLIB"] + "/lib-dynload"
+    return "\n".join([*(f'#define {name} "{path}"' for name, path in paths.items()), *arrays]) + "\n"
+
+
 def expand(patterns: tuple[str, ...]) -> list[Path]:
     return sorted({path for pattern in patterns for path in NATIVE.glob(pattern)})
 
@@ -133,9 +169,24 @@ class BuildNative(Command):
         output = ROOT / self.output
         output.mkdir(parents=True, exist_ok=True)
         generate_manual(str(output))
+        self.build_interpreter(output)
         for name, patterns in (("init", INIT_SOURCES), ("ocipy", LAUNCHER_SOURCES)):
             if sources := expand(patterns):
                 self.link(output / name, self.compile(sources, output))
+
+    def build_interpreter(self, output: Path) -> None:
+        """Only for the Python that runs this, and where it has a shared library: the launcher does without."""
+        library, target = libpython(), output / "interpreter"
+        if library is None or "aarch64" in self.output:
+            target.unlink(missing_ok=True)
+            return
+        self.cflags.append(f'-DLIBPYTHON="{library}"')
+        write_if_changed(output / "boot.h", boot_header())
+        source = NATIVE / "interpreter.c"
+        if newer(target, [source, output / "boot.h"]):
+            flags = [f"-I{output}", f"-I{sysconfig.get_path('include')}", "-std=gnu11", "-O2", "-s", *INTERPRETER_WARNINGS]
+            flags += ["-Werror"] if os.environ.get("OCIPY_WERROR") else []
+            execute([*self.cc, *flags, "-o", str(target), str(source), str(library), f"-Wl,-rpath,{library.parent}"])
 
     def compile(self, sources: list[Path], output: Path) -> list[Path]:
         """Objects of ``sources``; only what is older than its source, a header or the flags is compiled."""
@@ -199,7 +250,7 @@ def bundle(package: Path) -> None:
     for source in sorted(package.glob("**/*.py")):
         name = ".".join((package.name, *source.relative_to(package).with_suffix("").parts))
         text = source.read_bytes()
-        compiled = marshal.dumps(compile(text, str(source.relative_to(package.parent)), "exec", dont_inherit=True))
+        compiled = bytecode(text, str(source.relative_to(package.parent)))
         index[name.removesuffix(".__init__")] = (source.name == "__init__.py", len(text), len(code), len(compiled))
         code += compiled
 
@@ -214,6 +265,8 @@ def bundle(package: Path) -> None:
 
 def copy_init(directory: Path) -> None:
     shutil.copy2(ROOT / OUTPUT / "init", directory / "init")
+    if (interpreter := ROOT / OUTPUT / "interpreter").exists():
+        shutil.copy2(interpreter, directory / "ocipy")
 
 
 os.chdir(ROOT)

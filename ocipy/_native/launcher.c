@@ -2,7 +2,8 @@
  * The `ocipy` on the PATH: makes the process clean, serves what is common in a container's life (launch.h), else becomes an isolated
  * Python.
  *
- *   caller ── execve ──▶ launcher ── execve ──▶ python3.X -I -S -B -X utf8 -c BOOT SITE… -- ARGV…
+ *   caller ── execve ──▶ launcher ── execve ──▶ interpreter.c SITE… -- ARGV…
+ *                                          └──▶ python3.X -I -S -B -X utf8 -c BOOT SITE… -- ARGV…   where that was not built
  *
  * It exists because what it does must come before Python's own start: LD_PRELOAD, GLIBC_TUNABLES and a closed
  * descriptor 0 act before any flag of Python is read. Static, no libc: nothing in the environment can reach it.
@@ -27,6 +28,7 @@
 #define SAFE_PATH "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 #define PYTHON "/bin/python" PY_VERSION
 #define PACKAGE "/ocipy/__init__.py"
+#define INTERPRETER "/ocipy/_native/ocipy"
 #define FIRST_FD 3
 #define MAX_SITES 8
 
@@ -283,6 +285,16 @@ static void find_python(void)
 	die("no python" PY_VERSION " in ", prefix, "/bin nor in /usr/bin: install it, or reinstall ocipy for the Python that there is");
 }
 
+/* interpreter.c, where it was built and the library that it was built for is still there. */
+static int find_interpreter(void)
+{
+#ifdef LIBPYTHON
+	return join(python, sites[0], INTERPRETER) && exists(python, EXECUTABLE) && exists(LIBPYTHON, EXISTS);
+#else
+	return 0;
+#endif
+}
+
 static void add_site(const char *directory, const char *name)
 {
 	if (site_count < MAX_SITES && join(sites[site_count], directory, name) && exists(sites[site_count], EXISTS))
@@ -317,9 +329,10 @@ static void find_sites(void)
 #define MAP_PRIVATE 2
 #define MAP_ANONYMOUS 0x20
 
-static char **python_arguments(long argc, char **argv)
+static char **python_arguments(int own, long argc, char **argv)
 {
 	static const char *const fixed[] = {python, "-I", "-S", "-B", "-X", "utf8", "-c", BOOT};
+	size_t flags = own ? 1 : ARRAY_SIZE(fixed);
 	size_t size = (ARRAY_SIZE(fixed) + MAX_SITES + (size_t)argc + 4) * sizeof(char *);
 	long memory = SYS_QUIET(mmap, NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1);
 	const char **all = (const char **)memory;
@@ -327,7 +340,7 @@ static char **python_arguments(long argc, char **argv)
 
 	if (memory < 0 && memory > -4096)
 		die("out of memory", "", "");
-	for (size_t i = 0; i < ARRAY_SIZE(fixed); i++)
+	for (size_t i = 0; i < flags; i++)
 		all[count++] = fixed[i];
 	for (int i = 0; i < site_count; i++)
 		all[count++] = sites[i];
@@ -369,7 +382,7 @@ __attribute__((used, noreturn)) void launcher_main(long *stack)
 	char **environment = argv + argc + 1;
 	int listen = listen_descriptors(environment);
 	char **arguments;
-	int status;
+	int status, own;
 
 	settle_descriptors(listen, preserve_option(argv));
 	settle_signals();
@@ -377,9 +390,11 @@ __attribute__((used, noreturn)) void launcher_main(long *stack)
 	if (status != FALLBACK)
 		leave(status);
 	find_prefix();
-	find_python();
 	find_sites();
-	arguments = python_arguments(argc, argv);
+	own = find_interpreter();
+	if (!own)
+		find_python();
+	arguments = python_arguments(own, argc, argv);
 	SYS_QUIET(execve, python, arguments, python_environment(environment, listen));
 	die(python, " cannot be executed: reinstall ocipy for a Python of this machine", "");
 }

@@ -1,6 +1,8 @@
 /* What the runtime sets of another process, with its own privilege. */
 #include "shim.h"
+#include <signal.h>
 #include <sys/resource.h>
+#include <sys/signalfd.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -46,6 +48,18 @@ int shim_pidfd_open(int pid, unsigned flags)
 int shim_pidfd_send_signal(int pidfd, int signal)
 {
 	return (int)syscall(SYS_pidfd_send_signal, pidfd, signal, NULL, 0);
+}
+
+/* Blocks the signals, and gives the descriptor that they wait in. */
+int shim_signalfd(const int *numbers, unsigned count)
+{
+	uint64_t set = 0;
+
+	for (unsigned i = 0; i < count; i++)
+		set |= 1ULL << (numbers[i] - 1);
+	if (syscall(SYS_rt_sigprocmask, SIG_BLOCK, &set, NULL, sizeof(set)) < 0)
+		return -1;
+	return (int)syscall(SYS_signalfd4, -1, &set, sizeof(set), SFD_CLOEXEC | SFD_NONBLOCK);
 }
 
 int shim_close_range(unsigned first, unsigned last, unsigned flags)

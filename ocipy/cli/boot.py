@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+import builtins
 import gc
 import marshal
 import posix
 import sys
 from _frozen_importlib import ModuleSpec
-from _frozen_importlib_external import MAGIC_NUMBER
+
+try:
+    from _interpreter import MAGIC, PLACES, finish  # type: ignore[import-not-found]  # interpreter.c: Python is not yet whole
+except ImportError:
+    from _frozen_importlib_external import MAGIC_NUMBER as MAGIC
+
+    finish = None
+asked = False  # for a codec
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from types import ModuleType
-    from typing import NoReturn
+    from typing import Any, NoReturn
 
     # name -> is it a package, size of its source, place and size of its code in the bundle
     Index = dict[str, tuple[bool, int, int, int]]
@@ -44,7 +52,6 @@ class Bundle:
         if now.st_size != entry[1] or now.st_mtime > self.made + INSTALLING:
             return None
         spec = ModuleSpec(name, self, origin=source, is_package=entry[0])  # type: ignore[arg-type]
-        spec.has_location = True
         if entry[0]:
             spec.submodule_search_locations = [stem]
         return spec
@@ -55,6 +62,7 @@ class Bundle:
     def exec_module(self, module: ModuleType) -> None:
         """Run the module's code."""
         _, _, place, size = self.index[module.__name__]
+        module.__file__ = module.__spec__.origin  # type: ignore[union-attr]
         exec(marshal.loads(posix.pread(self.fd, size, place)), module.__dict__)  # noqa: S302  it is code, like a .pyc
 
 
@@ -65,16 +73,109 @@ def open_bundle(package: str) -> None:
         head, file = posix.read(fd, 12), posix.fstat(fd)
     except OSError:
         return
-    if head[:4] == MAGIC_NUMBER and int.from_bytes(head[8:], "little") == file.st_size:
+    if head[:4] == MAGIC and int.from_bytes(head[8:], "little") == file.st_size:
         index = marshal.loads(posix.read(fd, int.from_bytes(head[4:8], "little")))  # noqa: S302
         sys.meta_path.insert(0, Bundle(package, fd, index, file.st_mtime))
+
+
+# Of the standard library, what works and does not need the rest of Python.
+CORE = frozenset(
+    "_abc _codecs _collections_abc _frozen_importlib_external _imp _io _json _socket _stat _struct _warnings abc codecs errno "
+    "fcntl gc genericpath itertools marshal os os.path posix posixpath stat time".split()
+)
+
+
+class Core:
+    """Finds what the core of Python needs: extension modules where they were when ocipy was built. What is not known to work before
+    Python is whole makes it so first.
+    """
+
+    def __init__(self, package: str) -> None:
+        self.package = package
+
+    def find_spec(self, name: str, path: object = None, target: object = None) -> ModuleSpec | None:
+        """None for what the others find."""
+        place = PLACES.get(name)
+        if place is None:
+            if name == "encodings":
+                import_files()
+            elif name not in CORE and not name.startswith(("ocipy", "encodings.")):
+                make_whole()
+            return None
+        place = place if place[0] == "/" else f"{self.package}/{place}"
+        try:
+            posix.stat(place)
+        except OSError:
+            return None
+        return ModuleSpec(name, self, origin=place)  # type: ignore[arg-type]
+
+    def create_module(self, spec: ModuleSpec) -> ModuleType:
+        """As the loader of extension modules does."""
+        import _imp
+
+        return _imp.create_dynamic(spec)
+
+    def exec_module(self, module: ModuleType) -> None:
+        """As the loader of extension modules does."""
+        import _imp
+
+        _imp.exec_dynamic(module)
+
+
+class Rest:
+    """Finds nothing; but a whole Python, which comes after it, may."""
+
+    @staticmethod
+    def find_spec(name: str, path: object = None, target: object = None) -> None:
+        """Make Python whole."""
+        if not name.startswith("encodings"):
+            make_whole()
+
+
+def import_files() -> None:
+    """Who asks for a codec is given codecs alone: the rest cannot be made in the middle of that, for it asks for one too."""
+    global asked
+    if finish is not None and not asked:
+        asked = True
+        from _frozen_importlib import _install_external_importers  # type: ignore[attr-defined]
+
+        sys.pycache_prefix, sys.dont_write_bytecode = None, True
+        _install_external_importers()
+
+
+def make_whole() -> None:
+    """What the interpreter left out: codecs, streams, open(), signals, the import of files. Once."""
+    global finish
+    if finish is not None:
+        complete, finish = finish, None
+        del builtins.open
+        complete()
+
+
+def open_file(file: int | str, mode: str = "r", *arguments: Any, **named: Any) -> Any:
+    """Stands for open() until Python is whole: text needs codecs."""
+    if "b" not in mode:
+        make_whole()
+    import _io
+
+    return _io.open(file, mode, *arguments, **named)
+
+
+def stay_small(package: str) -> None:
+    """Make do with the core of Python as long as nothing asks for more."""
+    builtins.open = open_file  # type: ignore[assignment]
+    sys.meta_path.insert(0, Core(package))
+    sys.meta_path.append(Rest)
 
 
 def boot(arguments: list[str]) -> NoReturn:
     """Run ``main`` and leave with its status, by os._exit: tearing the interpreter down costs 2 ms and frees nothing."""
     gc.disable()  # a command is over before there is anything to collect; those that stay turn it on again
     try:
-        open_bundle(__file__.rpartition("/cli/")[0])
+        package = __file__.rpartition("/cli/")[0]
+        open_bundle(package)
+        if finish is not None:
+            stay_small(package)
         from ocipy.cli.main import main
 
         status = main(arguments)
@@ -91,7 +192,7 @@ def boot(arguments: list[str]) -> NoReturn:
 
 def leave(status: int) -> NoReturn:
     """Flush and exit; output that cannot be written (a full disk, a closed pipe) is a failure of the command."""
-    for stream in (sys.stdout, sys.stderr):
+    for stream in (sys.stdout, sys.stderr) if hasattr(sys, "stdout") else ():
         try:
             stream.flush()
         except (AttributeError, ValueError, OSError):

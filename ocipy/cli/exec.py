@@ -38,5 +38,4 @@ def run(invocation: Invocation) -> int:
 
     forwarder = foreground.Forwarder()
     pid, pidfd = execute(entry, request)
-    forwarder.to(pidfd)
-    return foreground.wait(pid, pidfd, *ptmx)
+    return foreground.wait(forwarder.to(pidfd), pid, *ptmx)

@@ -26,8 +26,8 @@ def run(invocation: Invocation) -> int:
     created = create(request)
     from ocipy.container.delete import undo
 
-    if not invocation["detach"]:
-        foreground.Forwarder().to(created.pidfd)  # before the program runs: whoever hears of it may signal us
+    # Before the program runs: whoever hears of it may signal us.
+    forwarder = foreground.Forwarder().to(created.pidfd) if not invocation["detach"] else None
     notify = None
     try:
         if os.environ.get("NOTIFY_SOCKET"):
@@ -39,13 +39,13 @@ def run(invocation: Invocation) -> int:
         undo(created.entry, created.record)
         raise
     created.entry.unlock()
-    if invocation["detach"]:
+    if forwarder is None:
         if notify is not None:
             notify.wait_ready(created.record.pid, created.pidfd)
         return 0
     if notify is not None:
         notify.follow()
-    code = foreground.wait(created.record.pid, created.pidfd, *ptmx)
+    code = foreground.wait(forwarder, created.record.pid, *ptmx)
     if notify is not None:
         notify.drain()
     if not invocation["keep"]:

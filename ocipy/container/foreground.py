@@ -4,73 +4,68 @@ from __future__ import annotations
 
 import gc
 import os
-from _signal import SIG_DFL, SIGCHLD, SIGWINCH, set_wakeup_fd, signal  # type: ignore[import-not-found]
 
 from ocipy import warning
 from ocipy.linux import sys
 
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from typing import Any
-
-# Not SIGCHLD and SIGURG, which are about ourselves; not those that a program in trouble sends itself; not job control.
-_FORWARDED = (1, 2, 3, 10, 12, 14, 15, 18, *range(34, 65))
+# Not SIGURG, which is about ourselves; not those that a program in trouble sends itself; not job control.
+FORWARDED = (1, 2, 3, 10, 12, 14, 15, 18, *range(34, 65))
+SIGCHLD, SIGWINCH = 17, 28
 POLLIN, POLLOUT = 1, 4
 
 
 def become_subreaper() -> None:
     """Orphans of the container become our children, so that none is left to somebody who does not know them."""
-    import prctl
+    import _prctl  # of python-prctl, whose other half would load regular expressions
 
-    prctl.set_child_subreaper(1)
+    _prctl.prctl(_prctl.PR_SET_CHILD_SUBREAPER, 1)
 
 
 class Forwarder:
-    """Passes on our signals, from the moment it is made: those that come before there is a target wait for it."""
+    """Passes on our signals. Once it is made they wait in its descriptor: none is lost before there is a target, and none ends us
+    before the container is cleaned up.
+    """
 
-    __slots__ = ("pending", "pidfd")
+    __slots__ = ("fd", "pidfd")
 
     def __init__(self) -> None:
         self.pidfd = -1
-        self.pending: list[int] = []
-        for number in _FORWARDED:
-            signal(number, self._forward)
+        self.fd = sys.signalfd((*FORWARDED, SIGCHLD, SIGWINCH))
 
-    def _forward(self, number: int, _: Any) -> None:
-        if self.pidfd < 0:
-            self.pending.append(number)
-            return
-        try:
-            sys.pidfd_send_signal(self.pidfd, number)
-        except OSError:
-            pass  # it has ended
-
-    def to(self, pidfd: int) -> None:
+    def to(self, pidfd: int) -> Forwarder:
         """The process that gets them."""
         self.pidfd = pidfd
-        while self.pending:
-            self._forward(self.pending.pop(0), None)
+        return self
+
+    def work(self) -> list[int]:
+        """Pass on what came; what has come."""
+        came = sys.read_signals(self.fd)
+        for number in came:
+            if number in FORWARDED:
+                try:
+                    sys.pidfd_send_signal(self.pidfd, number)
+                except OSError:
+                    pass  # it has ended
+        return came
 
 
-def wait(pid: int, pidfd: int, ptmx: int = -1) -> int:
+def wait(forwarder: Forwarder, pid: int, ptmx: int = -1) -> int:
     """The exit code of ``pid``, or 128 + signal. ``ptmx``: its terminal, connected to ours until it ends."""
     gc.enable()  # this may take days
-    signal(SIGCHLD, lambda *_: None)  # wakes us: orphans are to be reaped
-    # A handler of Python runs between instructions: a signal just before poll would be handled after it, so it must end poll.
-    awake, wake = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-    set_wakeup_fd(wake, warn_on_full_buffer=False)
     terminal = Terminal(ptmx) if ptmx >= 0 else None
     status = -1
     try:
         while True:
             if status < 0:
                 fds = terminal.wanted() if terminal is not None else []
-                ready = dict(sys.poll([*fds, (awake, POLLIN), (pidfd, POLLIN)], -1))
+                # SIGCHLD is among the signals: orphans are to be reaped.
+                ready = dict(sys.poll([*fds, (forwarder.fd, POLLIN), (forwarder.pidfd, POLLIN)], -1))
+                came = forwarder.work() if forwarder.fd in ready else ()
+                if terminal is not None and SIGWINCH in came:
+                    terminal.resize()
                 status = _reap(pid)
             else:
                 ready = dict(sys.poll([(terminal.ptmx, POLLIN)], 0)) if terminal is not None else {}
-            if awake in ready:
-                os.read(awake, 4096)
             if terminal is not None:
                 terminal.work(ready)
             if status >= 0 and (terminal is None or terminal.ptmx not in ready):
@@ -78,11 +73,6 @@ def wait(pid: int, pidfd: int, ptmx: int = -1) -> int:
     finally:
         if terminal is not None:
             terminal.restore()
-        set_wakeup_fd(-1)
-        for number in _FORWARDED:
-            signal(number, SIG_DFL)
-        os.close(awake)
-        os.close(wake)
     if warning.tell:
         warning.tell("debug", f"pid {pid} has ended, wait status {status:#x}")
     return 128 + os.WTERMSIG(status) if os.WIFSIGNALED(status) else os.WEXITSTATUS(status)
@@ -105,17 +95,23 @@ def _reap(pid: int) -> int:
 class Terminal:
     """The container's terminal, ours in raw mode, and the bytes in between. Without a terminal of ours it is only copied."""
 
-    __slots__ = ("keys", "ptmx", "saved", "stdin", "stdout")
+    __slots__ = ("keys", "ours", "ptmx", "saved", "stdin", "stdout")
 
     def __init__(self, ptmx: int) -> None:
         self.ptmx, self.stdin, self.stdout = ptmx, True, True
         self.keys = b""  # typed, and not yet taken by the container
         os.set_blocking(ptmx, False)
-        ours = next((fd for fd in (0, 1, 2) if os.isatty(fd)), -1)
-        if ours >= 0:
-            _resize(ours, ptmx)
-            signal(SIGWINCH, lambda *_: _resize(ours, ptmx))
+        self.ours = next((fd for fd in (0, 1, 2) if os.isatty(fd)), -1)
+        self.resize()
         self.saved = sys.set_raw(0) if os.isatty(0) else b""
+
+    def resize(self) -> None:
+        """The size of our terminal is its size."""
+        if self.ours >= 0 and self.ptmx >= 0:
+            try:
+                sys.set_winsize(self.ptmx, sys.get_winsize(self.ours))
+            except OSError:
+                pass  # it was closed
 
     def wanted(self) -> list[tuple[int, int]]:
         """What to poll for."""
@@ -149,7 +145,6 @@ class Terminal:
 
     def restore(self) -> None:
         """Our terminal as it was."""
-        signal(SIGWINCH, SIG_DFL)
         if self.ptmx >= 0:
             os.close(self.ptmx)
         if self.saved:
@@ -157,13 +152,6 @@ class Terminal:
                 sys.restore_termios(0, self.saved)
             except OSError:
                 pass  # it was closed
-
-
-def _resize(ours: int, ptmx: int) -> None:
-    try:
-        sys.set_winsize(ptmx, sys.get_winsize(ours))
-    except OSError:
-        pass
 
 
 def _read(fd: int) -> bytes:

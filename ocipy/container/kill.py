@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-from _signal import pidfd_send_signal  # type: ignore[import-not-found]
 
 from ocipy import warning
 from ocipy.container.record import CREATING
@@ -51,8 +50,10 @@ def kill(entry: Entry, signal: int, *, everyone: bool = False) -> None:
 
 def send(pidfd: int, signal: int, container_id: str) -> None:
     """Signal one process. Raises NotRunningError, StateError."""
+    from ocipy.linux import sys
+
     try:
-        pidfd_send_signal(pidfd, signal)
+        sys.pidfd_send_signal(pidfd, signal)
     except OSError as error:
         if error.errno == errno.ESRCH:
             raise NotRunningError(container_id) from None

@@ -8,6 +8,8 @@ on all until the container ends.
 
 from __future__ import annotations
 
+# Nothing of it; but its import makes Python whole (boot.py), which threads and abstract sockets need.
+import _signal  # type: ignore[import-not-found]  # noqa: F401
 import os
 
 from ocipy import warning

@@ -75,6 +75,7 @@ def _bytes(text: str, call: str) -> bytes:
 
 STAGE_CALLS = ("clone3", "fcntl", "sched_setaffinity", "execveat")
 NETLINK_CALLS = ("clone", "setns", "socket")
+SIGNALFD_SIGINFO = 128  # size of a struct signalfd_siginfo, which begins with the number
 USERNS_CALLS = ("clone", "write(uid_map)", "write(gid_map)", "open(ns/user)")
 
 
@@ -189,6 +190,23 @@ def poll(fds: list[tuple[int, int]], timeout_ms: int) -> list[tuple[int, int]]:
             return []
         raise _failure("poll", fds, timeout_ms)
     return [(item.fd, item.revents) for item in array if item.revents]
+
+
+def signalfd(numbers: tuple[int, ...]) -> int:
+    """Blocks these signals; they wait in the descriptor."""
+    fd: int = lib.shim_signalfd(ffi.new("int[]", numbers), len(numbers))
+    if fd < 0:
+        raise _failure("signalfd", len(numbers))
+    return fd
+
+
+def read_signals(fd: int) -> list[int]:
+    """The signals that wait in a descriptor of signalfd(): perhaps none."""
+    try:
+        data = os.read(fd, SIGNALFD_SIGINFO * 64)
+    except BlockingIOError:
+        return []
+    return [int.from_bytes(data[at : at + 4], sys.byteorder) for at in range(0, len(data), SIGNALFD_SIGINFO)]
 
 
 # ---- descriptors -----------------------------------------------------------------------------------------------------

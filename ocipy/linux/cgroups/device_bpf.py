@@ -135,8 +135,8 @@ def _attach(cgroup: int, program: int) -> None:
 def _privileged() -> bool:
     if os.geteuid() != 0:
         return False
-    with open("/proc/self/uid_map", encoding="ascii") as file:
-        return file.read().split() == ["0", "0", "4294967295"]
+    with open("/proc/self/uid_map", "rb") as file:
+        return file.read().split() == [b"0", b"0", b"4294967295"]
 
 
 def _explain(step: Step, error: OSError) -> CgroupError:

@@ -77,7 +77,7 @@ def _round(paths: dict[str, str], signal: int, reached: set[int], *, paused: boo
 
 
 def _signal(paths: dict[str, str], signal: int, reached: set[int]) -> None:
-    from _signal import pidfd_send_signal  # type: ignore[import-not-found]  # what signal wraps in enums
+    from ocipy.linux.sys import pidfd_send_signal
 
     opened = {pid: pidfd for pid in pids(paths) if pid not in reached and (pidfd := _open(pid)) is not None}
     # Who is a member now that its pidfd holds its pid is the one that we mean.

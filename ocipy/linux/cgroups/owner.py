@@ -59,7 +59,7 @@ def apply_owner(step: Step) -> None:
 
 def _delegated() -> tuple[str, ...] | list[str]:
     try:
-        with open(LIST, encoding="ascii") as file:
-            return [name for name in file.read().split() if "/" not in name]
+        with open(LIST, "rb") as file:
+            return [name for name in file.read().decode().split() if "/" not in name]
     except OSError:
         return FALLBACK

@@ -239,12 +239,13 @@ PLAN = {
     ".plan.ops", ".plan.reports", ".plan.step",
 }  # fmt: skip
 PAUSE = CGROUPS | {".container.kill", ".container.pause", ".container.signals"}
-KILL = STATE | {".cli.kill", ".container.kill", ".container.signals"}
+SHIM = {".linux", ".linux.sys", "._native", "._native._shim", "._native._shim.lib"}
+KILL = STATE | SHIM | {".cli.kill", ".container.kill", ".container.signals"}
 ALLOWED = {
     ("state",): STATE | {".cli.state"},
     ("list",): STATE | {".cli.list"},
     ("kill",): KILL,
-    ("delete", "--force"): STATE | {".cli.delete", ".container.delete", ".container.kill", ".container.signals"},
+    ("delete", "--force"): STATE | SHIM | {".cli.delete", ".container.delete", ".container.kill", ".container.signals"},
     ("pause",): PAUSE | {".cli.pause"},
     ("resume",): PAUSE | {".cli.resume"},
     ("events", "--stats"): STATE
@@ -256,8 +257,8 @@ ALLOWED = {
 STANDARD = {
     ("state",): {"_json", "fcntl", "_struct"},
     ("list",): {"_json", "fcntl", "_struct", "pwd"},
-    ("kill",): {"_json"},
-    ("delete", "--force"): {"_json", "fcntl", "select"},
+    ("kill",): {"_json", "_cffi_backend"},
+    ("delete", "--force"): {"_json", "fcntl", "select", "_cffi_backend"},
     ("pause",): {"_json", "fcntl", "_struct"},
     ("resume",): {"_json"},
     ("ps", "--format", "json"): {"_json"},
