@@ -43,17 +43,51 @@ def test_the_state_tells_version_id_pid_and_bundle(box: Container) -> None:
 
 
 @clauses("runtime.create.id.error", "runtime.create.id.nothing", "runtime.state.id.unique")
-def test_an_id_that_is_taken_is_refused(box: Container) -> None:
+@pytest.mark.parametrize("status", ["created", "running", "stopped"])
+def test_an_id_that_is_taken_is_refused(container: Callable[..., Container], status: str) -> None:
+    box = container(*SLEEP)
     box.create()
+    if status != "created":
+        box.start()
+    if status == "stopped":
+        box.kill()
+        box.wait_for("stopped")
     before = box.state()
-    assert box.create(check=False).status != 0
+    other = container("/bin/true", id=box.id)
+    assert other.create(check=False).status != 0
     assert box.state() == before
 
 
-@clauses("runtime.state.op.id", "runtime.start.id", "runtime.kill.id", "runtime.delete.id", "runtime.create.arguments")
-@pytest.mark.parametrize("verb", ["state", "create", "start", "kill", "delete"])
+@clauses("runtime.create.id.error", "runtime.create.id.nothing")
+@pytest.mark.parametrize("id", ["", ".", "..", "a/b", "../up", "/abs"], ids=repr)
+def test_an_id_that_is_no_name_is_refused(box: Container, id: str) -> None:
+    said = box.runtime("create", "--bundle", box.bundle.path, id, check=False, stdout=box.output, stderr=box.errors)
+    known = box.runtime("state", id, check=False).status == 0
+    outside = (box.runtime.directory / "up").exists()
+    if said.status == 0:
+        box.runtime("delete", "--force", Path(id).name, check=False)
+    assert said.status != 0
+    assert not known
+    assert not outside
+
+
+@clauses("runtime.create.bundle")
+def test_create_without_a_bundle_is_an_error(box: Container) -> None:
+    assert box.runtime("create", box.id, check=False, cwd=box.bundle.path, stdout=box.output, stderr=box.errors).status != 0
+
+
+WITHOUT_ID = {"state": "state.op.id", "create": "create.arguments", "start": "start.id", "kill": "kill.id", "delete": "delete.id"}
+
+
+@pytest.mark.parametrize("verb", [pytest.param(verb, marks=clauses(f"runtime.{id}")) for verb, id in WITHOUT_ID.items()])
 def test_an_operation_without_an_id_is_an_error(box: Container, verb: str) -> None:
     assert box.runtime(verb, check=False, cwd=box.bundle.path).status != 0
+
+
+@clauses("runtime.create.arguments")
+def test_create_with_a_bundle_and_no_id_is_an_error(box: Container) -> None:
+    said = box.runtime("create", "--bundle", box.bundle.path, check=False, stdout=box.output, stderr=box.errors)
+    assert said.status != 0
 
 
 @clauses("runtime.state.op.absent")
@@ -84,6 +118,25 @@ def test_a_container_that_is_not_stopped_is_not_deleted(box: Container, status: 
     pid = box.pid
     assert box.delete(check=False).status != 0
     assert (box.status, box.pid) == (status, pid)
+
+
+@clauses("runtime.start.status.error", "runtime.start.status.effect")
+def test_a_stopped_container_is_not_started(box: Container) -> None:
+    box.create()
+    box.start()
+    box.kill()
+    box.wait_for("stopped")
+    before = box.state()
+    assert box.start(check=False).status != 0
+    assert box.state() == before
+
+
+@clauses("runtime.kill.signal")
+def test_a_created_container_gets_the_signal(box: Container) -> None:
+    box.create()
+    pid = box.pid
+    box.kill("KILL")
+    assert box.wait_exit(pid) == -9
 
 
 @clauses("runtime.kill.status.error", "runtime.kill.status.effect")
@@ -135,5 +188,5 @@ def test_dev_links_to_the_descriptors_of_the_process(box: Container) -> None:
 def test_start_without_a_process_is_an_error(box: Container) -> None:
     del box.bundle.config["process"]
     box.bundle.write()
-    if box.create(check=False).status == 0:
-        assert box.start(check=False).status != 0
+    box.create(check=False)
+    assert box.start(check=False).status != 0
