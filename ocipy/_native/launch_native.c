@@ -7,7 +7,6 @@
 #define AF_UNIX 1
 #define SOCK_SEQPACKET_CLOEXEC (5 | O_CLOEXEC)
 #define MSG_NOSIGNAL 0x4000
-#define SIGPIPE 13
 #define LOCK_EX_NB (2 | 4)
 #define OUTPUT_LIMIT (RECORD_LIMIT + 4096)
 
@@ -233,12 +232,10 @@ static void put_annotations(struct value table)
 static int write_output(void)
 {
 	static const char torn[] = "ocipy: the state could not be written to the end\n";
-	u64 ignore[4] = {1, 0, 0, 0}; /* SIG_IGN: a closed pipe is an error with words, and Python ignores SIGPIPE too */
 	size_t done = 0;
 
 	if (output_size > sizeof(output))
 		return FALLBACK;
-	SYS_QUIET(rt_sigaction, SIGPIPE, ignore, NULL, sizeof(u64));
 	while (done < output_size) {
 		long written = SYS_QUIET(write, 1, output + done, output_size - done);
 		if (written <= 0 && done) {

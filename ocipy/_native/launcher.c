@@ -241,13 +241,16 @@ static void settle_descriptors(int listen, int preserve)
 		die("close_range(CLOSE_RANGE_CLOEXEC) was refused; ocipy needs Linux 5.12 or newer", "", "");
 }
 
-/* A caller that ignores SIGCHLD would let the kernel reap our children; a blocked SIGTERM would never end us. */
+/* A caller that ignores SIGCHLD would let the kernel reap our children; a blocked SIGTERM would never end us. A closed pipe and a
+ * limit on the size of files are errors, for words: so Python has it too. */
 static void settle_signals(void)
 {
 	u64 none = 0;
-	u64 action[4] = {0, 0, 0, 0};
+	u64 action[4] = {0, 0, 0, 0}, ignore[4] = {(u64)SIG_IGN, 0, 0, 0};
 
 	SYS_QUIET(rt_sigaction, SIGCHLD, action, NULL, sizeof(none));
+	SYS_QUIET(rt_sigaction, SIGPIPE, ignore, NULL, sizeof(none));
+	SYS_QUIET(rt_sigaction, SIGXFSZ, ignore, NULL, sizeof(none));
 	SYS_QUIET(rt_sigprocmask, SIG_SETMASK, &none, NULL, sizeof(none));
 }
 

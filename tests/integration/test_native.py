@@ -462,3 +462,61 @@ def test_a_key_of_another_version_with_a_broken_number_is_left_to_python(
     assert ways[1]("state", box.id, check=False).status == 1
     assert not served(ways[0]("state", box.id, check=False))
     record.write_text(text)
+
+
+def test_a_limit_on_the_size_of_files_kills_no_command(container: Make, tmp_path: Path) -> None:
+    """The text of the lock and the output are files that the kernel would answer with SIGXFSZ."""
+    import subprocess
+
+    box = container("/bin/sleep", "1000")
+    box.create()
+
+    def limited(*words: str) -> Any:
+        argv = ["/bin/sh", "-c", 'ulimit -f 0; exec "$@"', "sh", box.runtime.path, "--root", str(box.runtime.root), *words]
+        with open(tmp_path / "output", "wb") as output:
+            return subprocess.run(argv, check=False, stdout=output, stderr=subprocess.PIPE, text=True, timeout=60)
+
+    state = limited("state", box.id)
+    assert (state.returncode, "file too large" in state.stderr) == (1, True)
+    for words in (["start", box.id], ["delete", "--force", box.id]):
+        done = limited(*words)
+        assert (done.returncode, done.stderr) == (0, ""), words
+    assert not (box.runtime.root / box.id).exists()
+
+
+def test_without_proc_nothing_is_told(container: Make, ways: tuple[Runtime, Runtime]) -> None:
+    import subprocess
+
+    box = container("/bin/sleep", "1000")
+    box.run("--detach")
+    for words in (["state", box.id], ["kill", box.id, "TERM"], ["delete", box.id], ["delete", "--force", box.id]):
+        script = 'mount --make-rprivate / && umount -l /proc && exec "$@"'
+        argv = ["unshare", "-m", "sh", "-c", script, "sh", ways[0].path, "--root", str(box.runtime.root), *words]
+        done = subprocess.run(argv, check=False, capture_output=True, text=True, timeout=60)
+        assert (done.returncode, done.stdout) == (1, ""), words
+        assert "is /proc mounted?" in done.stderr
+    assert box.status == "running"
+
+
+def test_output_to_a_full_disk_is_an_error_in_words(container: Make) -> None:
+    import subprocess
+
+    box = container("/bin/sleep", "1000")
+    box.create()
+    argv = [box.runtime.path, "--root", str(box.runtime.root), "state", box.id]
+    with open("/dev/full", "wb") as full:
+        done = subprocess.run(argv, check=False, stdout=full, stderr=subprocess.PIPE, text=True, timeout=60)
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+    assert "no space left" in done.stderr
+
+
+def test_more_annotations_than_the_launcher_holds_are_told_all_the_same(container: Make, ways: tuple[Runtime, Runtime]) -> None:
+    for count in (1200, 1800, 4000):  # the output is too long, then the record
+
+        def change(config: Config, count: int = count) -> None:
+            config["annotations"] = {f"{number:x}": "" for number in range(count)}
+
+        box = container("/bin/sleep", "1000", mutate=change)
+        box.create()
+        assert len(box.runtime("state", box.id).json["annotations"]) == count
+        assert answer(box.runtime("state", box.id)) == answer(ways[1]("state", box.id))
