@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import errno
 import os
+import time
 
 from ocipy.container.record import CREATED, CREATING, Record, now, parse_record, parse_remains
 from ocipy.errors import NotFoundError, StateError, strerror
@@ -22,6 +23,7 @@ from ocipy.errors import NotFoundError, StateError, strerror
 __all__ = ["CREATED", "CREATING", "Entry", "Record", "Store", "boot_id", "check_id", "default_root", "now", "start_time"]
 
 _LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_+.-"
+GOING = 20  # milliseconds at most between the end of the record and that of its directory
 _LIMIT = 1 << 22  # bytes of a record: more than any config we accept could make
 
 
@@ -193,8 +195,10 @@ class Entry:
         try:
             return parse_record(_read("state", self.dirfd), self.id)
         except FileNotFoundError:
-            if os.fstat(self.dirfd).st_nlink == 0:
-                raise NotFoundError(self.id) from None
+            for _ in range(GOING):
+                if os.fstat(self.dirfd).st_nlink == 0:
+                    raise NotFoundError(self.id) from None
+                time.sleep(0.001)
             raise self._corrupt("nothing was written yet") from None
         except OSError as error:
             raise self._corrupt(strerror(error.errno or 0)) from None

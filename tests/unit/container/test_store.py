@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -183,3 +184,17 @@ def test_without_the_private_parts_of_json_everything_is_the_same(tmp_path: Path
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert (done.stdout, done.stderr) == ("refused\n", "")
     assert record_module.parse_json("1") == 1
+
+
+def test_a_container_whose_record_was_just_removed_is_not_found(tmp_path: Path) -> None:
+    """The directory follows the record at once; who reads in between shall not hear of damage."""
+    entry = Store(str(tmp_path)).create("x")
+    entry.unlock()
+    thread = threading.Timer(0.005, entry.remove)
+    thread.start()
+    with pytest.raises(NotFoundError):
+        Store(str(tmp_path)).open("x").read()
+    thread.join()
+    left = Store(str(tmp_path)).create("x")
+    with pytest.raises(StateError, match="nothing was written yet"):
+        left.read()
