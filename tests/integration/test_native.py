@@ -520,3 +520,26 @@ def test_more_annotations_than_the_launcher_holds_are_told_all_the_same(containe
         box.create()
         assert len(box.runtime("state", box.id).json["annotations"]) == count
         assert answer(box.runtime("state", box.id)) == answer(ways[1]("state", box.id))
+
+
+def test_delete_waits_for_a_created_container_that_dies_slowly(container: Make, ways: tuple[Runtime, Runtime]) -> None:
+    """Half dead, with its lock free already, it would look as if it ran: Python would refuse to delete it."""
+    import threading
+
+    from ocipy.container.store import start_time
+
+    box = container("/bin/sleep", "1000")
+    box.create()
+    pid, slow = box.pid, box.cgroup("freezer") / "slow"
+    if not (box.cgroup("freezer") / "freezer.state").exists():
+        pytest.skip("in cgroup v2 nothing that is simple to make keeps a killed process from dying")
+    slow.mkdir()
+    (slow / "cgroup.procs").write_text(str(pid))
+    (slow / "freezer.state").write_text("FROZEN")
+    thread = threading.Timer(1, (slow / "freezer.state").write_text, ["THAWED"])
+    thread.start()
+    ways[0]("delete", box.id, check=False)
+    assert start_time(pid) == 0
+    thread.join()
+    box.wait_exit(pid)
+    slow.rmdir()

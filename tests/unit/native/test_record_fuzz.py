@@ -59,6 +59,11 @@ def sound() -> list[bytes]:
     return [record.text().encode() for record in (full, spare)]
 
 
+def annotated(number: int) -> bytes:
+    annotations = ",".join(f'"{index:x}":""' for index in range(number))
+    return sound()[1].replace(b"annotations {}", b"annotations {%s}" % annotations.encode())
+
+
 def damaged(text: bytes, chance: random.Random) -> bytes:
     for _ in range(chance.choice((0, 1, 1, 1, 2, 4))):
         at = chance.randrange(len(text) + 1)
@@ -99,6 +104,7 @@ def test_what_the_launcher_tells_of_a_damaged_record_python_tells_too(tmp_path: 
     (tmp_path / "root/x").mkdir(parents=True)
     seeds = sound()
     texts = seeds + [damaged(chance.choice(seeds), chance) for _ in range(COUNT)]
+    texts += [annotated(number) for number in range(400, 2000, 50)]  # the output is longer than the record, and then too long
     assert max(map(len, texts)) < 4 * 16384
     given = b"".join(struct.pack("=I", len(text)) + text for text in texts)
     # There is no heap here to leak.
@@ -115,4 +121,5 @@ def test_what_the_launcher_tells_of_a_damaged_record_python_tells_too(tmp_path: 
             assert json.loads(answer[:-1]) == told_by_python(entry, text), text
     entry.close()
     assert answers[0].endswith(b"+") and answers[1].endswith(b"+")
+    assert answers[COUNT + 2].endswith(b"+") and answers[-1] == b"-"
     assert served > COUNT // 20, "most records were left to Python: the test would prove little"
