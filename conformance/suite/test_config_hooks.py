@@ -18,6 +18,7 @@ KINDS = ("prestart", "createRuntime", "createContainer", "startContainer", "post
 OF_CREATE, OF_START, OF_DELETE = KINDS[:3], KINDS[3:5], KINDS[5:]
 NAMESPACES = ("mnt", "pid", "net", "uts", "ipc")
 SLEEP = ("/bin/sleep", "1000")
+READY = ("/bin/sh", "-c", "echo ready; exec sleep 1000")
 
 
 def hook(script: str) -> dict[str, Any]:
@@ -31,7 +32,7 @@ PID = r"""pid=$(echo "$state" | tr -d ' \n' | sed 's/.*"pid":\([0-9]*\).*/\1/');
 class Hooked:
     """A container with hooks of one kind, and the file in which they write, ``$trace`` to them."""
 
-    def __init__(self, container: Make, kind: str, *scripts: str, args: tuple[str, ...] = SLEEP) -> None:
+    def __init__(self, container: Make, kind: str, *scripts: str, args: tuple[str, ...] = READY) -> None:
         self.box = container(*args)
         inside = kind == "startContainer"
         self.trace = (self.box.bundle.rootfs if inside else self.box.bundle.path) / "trace"
@@ -57,6 +58,7 @@ class Hooked:
         self.box.start()
         if until == "start":
             return self.lines
+        self.box.wait_output("ready\n")  # start may return before: that is for tests of when hooks run
         self.box.kill()
         self.box.wait_exit(pid)
         self.box.delete()
@@ -136,7 +138,7 @@ def test_start_container_hooks_run_in_start_before_the_program(container: Make, 
 
 @of_kinds("poststart", clause="time")
 def test_poststart_hooks_run_in_start_after_the_program_has_begun(container: Make, kind: str) -> None:
-    hooked = Hooked(container, kind, PID + "sleep 0.2; tr '\\0' ' ' </proc/$pid/cmdline >>$trace")
+    hooked = Hooked(container, kind, PID + "sleep 0.2; tr '\\0' ' ' </proc/$pid/cmdline >>$trace", args=SLEEP)
     assert hooked.finish("create") == []
     hooked.box.start()
     assert hooked.lines == ["/bin/sleep 1000 "]
@@ -189,6 +191,7 @@ def test_hooks_run_in_their_namespaces(container: Make, kind: str) -> None:
     assert not set(ours) & set(theirs)
     pid = box.pid
     box.start()
+    box.wait_output("ready\n")
     box.kill()
     box.wait_exit(pid)
     box.delete()
