@@ -115,11 +115,11 @@ def bytecode(text: bytes, name: str) -> bytes:
     """Marshalled, without what no command reads: docstrings, annotations, the import of __future__."""
     tree = ast.parse(text, name)
     for node in ast.walk(tree):
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+        if isinstance(node, ast.FunctionDef):
             node.returns = None
         elif isinstance(node, ast.arg):
             node.annotation = None
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef | ast.Module) and ast.get_docstring(node, clean=False):
+        if isinstance(node, ast.FunctionDef | ast.ClassDef | ast.Module) and ast.get_docstring(node, clean=False):
             node.body[0] = ast.Pass(lineno=1, col_offset=0)
     tree.body = [node for node in tree.body if not (isinstance(node, ast.ImportFrom) and node.module == "__future__")]
     return marshal.dumps(compile(tree, name, "exec", __future__.annotations.compiler_flag, dont_inherit=True))

@@ -16,6 +16,11 @@ from bundles import PREFIX, TIME_SCALE, Result, cgroup_of, hierarchies, wait_unt
 from engines.engine import IMAGE, Engine, check_limits
 
 _numbers = itertools.count(1)
+VERSION = subprocess.run(["podman", "--version"], capture_output=True, text=True, check=False).stdout
+# On cgroup v2 Podman 4.3 forbids all devices in the cgroup that it makes for a pod: no runtime can make /dev there.
+OWN_POD = pytest.mark.skipif(
+    set(hierarchies()) == {""} and VERSION.startswith("podman version 4."), reason="Podman 4 forbids a pod all devices on cgroup v2"
+)
 IN_OUR_CGROUP = ("--cgroup-parent", f"/{PREFIX}")
 
 
@@ -149,6 +154,7 @@ def test_capabilities_seccomp_and_init(podman: Engine) -> None:
     assert [line.split()[1] for line in result.stdout.splitlines()] == ["0000000000000001", "1", "2"]
 
 
+@OWN_POD
 def test_containers_of_a_pod_share_namespaces(podman: Engine) -> None:
     name = f"pod{next(_numbers)}"
     podman("pod", "create", *IN_OUR_CGROUP, "--infra-command", "/bin/pause", "--name", name)
@@ -373,6 +379,7 @@ def kube_parent() -> Iterator[None]:
             os.rmdir(path)
 
 
+@OWN_POD
 def test_a_pod_of_kubernetes_is_played(podman: Engine, kube_parent: None, tmp_path: Path) -> None:
     name = f"pod{next(_numbers)}"
     (tmp_path / "shared").mkdir()

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from bundles import PREFIX, Config, Runtime, made, make_bundle
+from bundles import PREFIX, TIME_SCALE, Config, Runtime, made, make_bundle
 from engines.engine import IMAGE, Engine
 
 
@@ -45,7 +45,7 @@ def compare(config: dict[str, Any], runtimes: list[Runtime], tmp_path: Path) -> 
 
     said = []
     for number, runtime in enumerate(runtimes):
-        bundle = make_bundle(tmp_path / f"bundle{number}", None, ["/bin/syscalls"], mutate)
+        bundle = make_bundle(tmp_path / f"bundle{number}", None, ["/bin/syscalls", str(200000 * SLOW)], mutate)
         shutil.copy(made("syscalls.sh", sources=["syscalls.c"]) / "syscalls", bundle.rootfs / "bin")
         said.append(runtime.container(bundle).run(timeout=60).stdout.splitlines())
     assert len(said[0]) > 500
@@ -53,6 +53,7 @@ def compare(config: dict[str, Any], runtimes: list[Runtime], tmp_path: Path) -> 
     assert [f"{one}, under runc {other}" for one, other in zip(*said, strict=True) if one != other] == []
 
 
+SLOW = 4 if TIME_SCALE > 1 else 1
 FLAGS = [(), ("--cap-add", "SYS_ADMIN"), ("--cap-drop", "all")]
 Privileges = pytest.mark.parametrize("flags", FLAGS, ids=["default", "more", "none"])
 

@@ -1,10 +1,11 @@
-/* What comes of every system call, one line each: its number, and "errno N" or "signal N". Arguments are what a call refuses (-1), so that
+/* syscalls MICROSECONDS: what comes of every system call, one line each: its number, and "errno N" or "signal N". Arguments are what a call refuses (-1), so that
  * little is done; then calls that filters look into the arguments of. */
 #define _GNU_SOURCE
 #include <errno.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <sys/personality.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
@@ -38,6 +39,8 @@ static const struct {
 	{"ptrace traceme", SYS_ptrace, 0, 0},
 };
 
+static unsigned patience;
+
 static void tell(pid_t child)
 {
 	int status;
@@ -49,13 +52,13 @@ static void tell(pid_t child)
 		printf("errno %d\n", WEXITSTATUS(status));
 }
 
-/* In a process of its own, for a fifth of a second: some end it, some wait. */
+/* In a process of its own, for so many microseconds: some end it, some wait. */
 static void try(long number, long first, long second, long rest)
 {
 	fflush(stdout);
 	pid_t child = fork();
 	if (child == 0) {
-		ualarm(200000, 0);
+		ualarm(patience, 0);
 		_exit(syscall(number, first, second, rest, rest, rest, rest) < 0 ? errno : 0);
 	}
 	tell(child);
@@ -69,7 +72,7 @@ static void try_of_i386(long number)
 	if (child == 0) {
 		long result = number;
 
-		ualarm(200000, 0);
+		ualarm(patience, 0);
 		__asm__ volatile("int $0x80" : "+a"(result) : "b"(-1L), "c"(-1L), "d"(-1L) : "memory", "r8", "r9", "r10", "r11");
 		_exit((int)result < 0 ? -(int)result : 0);
 	}
@@ -77,8 +80,9 @@ static void try_of_i386(long number)
 }
 #endif
 
-int main(void)
+int main(int argc, char **argv)
 {
+	patience = argc > 1 ? (unsigned)atoi(argv[1]) : 200000;
 	for (long number = 0; number < END; number++) {
 #ifdef SYS_vfork
 		if (number == SYS_vfork) /* its child would use our stack */
