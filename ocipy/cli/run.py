@@ -15,9 +15,14 @@ if TYPE_CHECKING:
     from ocipy.cli.options import Invocation
 
 
+# Those that start and delete take, the first needed last.
+LATER = ("ocipy.linux.cgroups.removal", "ocipy.container.delete", "ocipy.container.state")
+
+
 def run(invocation: Invocation) -> int:
     """With --detach 0 once the program runs, else its exit code or 128 + signal."""
     request = make_request(invocation)
+    request.meanwhile = list(LATER)
     ptmx: list[int] = []
     if not invocation["detach"]:
         request.on_console = ptmx.append

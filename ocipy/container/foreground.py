@@ -51,7 +51,8 @@ class Forwarder:
 
 def wait(forwarder: Forwarder, pid: int, ptmx: int = -1) -> int:
     """The exit code of ``pid``, or 128 + signal. ``ptmx``: its terminal, connected to ours until it ends."""
-    gc.enable()  # this may take days
+    gc.freeze()
+    gc.enable()  # this may take days; but what there is stays
     terminal = Terminal(ptmx) if ptmx >= 0 else None
     status = -1
     try:

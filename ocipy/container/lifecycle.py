@@ -27,10 +27,13 @@ PLAN_OPTIONS = ("no_pivot", "no_new_keyring", "preserve_fds", "extra_env", "extr
 
 class Request:
     """What create and run are asked for. ``options``: what changes the plan; ``on_console`` takes the ptmx of a terminal;
-    ``notify``: a directory in the state directory for the socket that the container tells of itself.
+    ``notify``: a directory in the state directory for the socket that the container tells of itself; ``meanwhile``: modules that
+    will be needed afterwards.
     """
 
-    __slots__ = ("bundle", "console_socket", "id", "notify", "on_console", "options", "pid_file", "pidfd_socket", "store")
+    __slots__ = (
+        "bundle", "console_socket", "id", "meanwhile", "notify", "on_console", "options", "pid_file", "pidfd_socket", "store",
+    )  # fmt: skip
 
     def __init__(self, store: Store, container_id: str, bundle: str) -> None:
         self.store, self.id = store, container_id
@@ -38,6 +41,7 @@ class Request:
         self.options = Options(container_id, self.bundle)
         self.pid_file = self.pidfd_socket = self.console_socket = self.notify = ""
         self.on_console: Callable[[int], None] | None = None
+        self.meanwhile: list[str] = []
 
 
 class Created:
@@ -156,7 +160,7 @@ def _session(request: Request, config: Config, assembled: Assembled, record: Rec
         # prestart comes from specification 1.0, where it came after create; in the lifecycle of today it is still after step 2.
         return state_json(record, "created" if kind == "prestart" else "creating", session.pid)
 
-    session.on_pid, session.hook_state = on_pid, hook_state
+    session.on_pid, session.hook_state, session.meanwhile = on_pid, hook_state, request.meanwhile
     if request.on_console is not None:
         session.on_console = request.on_console
     session.listener_state = lambda fd: _send_listener(config, record, session.pid, fd)

@@ -30,12 +30,12 @@ class Session:
     """A plan and what it has so far: slots, the stage, init.
 
     ``pid`` and ``pidfd`` are init's once it is cloned. ``on_console`` gets the ptmx, ``on_pid`` is called before init goes on,
-    ``on_ready`` when all is made, before init is told.
+    ``on_ready`` when all is made, before init is told. ``meanwhile``: modules to import where there is nothing to do but wait.
     """
 
     __slots__ = (
-        "entry", "follow", "hook_state", "listener_state", "moved", "on_console", "on_pid", "on_ready", "paths", "pid", "pidfd",
-        "plan", "record", "slots", "sock", "stage", "stage_pidfd", "staying", "target_pidfd", "unborn",
+        "entry", "follow", "hook_state", "listener_state", "meanwhile", "moved", "on_console", "on_pid", "on_ready", "paths", "pid",
+        "pidfd", "plan", "record", "slots", "sock", "stage", "stage_pidfd", "staying", "target_pidfd", "unborn",
     )  # fmt: skip
 
     def __init__(self, plan: list[Step], record: Record, entry: Entry) -> None:
@@ -45,6 +45,7 @@ class Session:
         self.staying: list[str] = []
         self.pid = self.stage = 0
         self.pidfd = self.stage_pidfd = self.sock = self.target_pidfd = -1
+        self.meanwhile: list[str] = []
         self.follow = 0  # whose cgroup v2 an exec enters where the container's own takes nobody
         self.unborn = ""  # slot of the cgroup that the kernel let nobody be born in
         self.paths: dict[str, str] = record.cgroup_paths
@@ -109,6 +110,8 @@ class Session:
 
     def _receive(self) -> tuple[int, int, int, int, int, list[int]]:
         ready: dict[int, int] = {}
+        while self.meanwhile and not sys.poll([(self.sock, sys.POLLIN)], 0):
+            __import__(self.meanwhile.pop())
         while self.stage and not ready:
             # A stage that ends without a word may have left an init, which has the socket open and waits for us.
             ready = dict(sys.poll([(self.sock, sys.POLLIN), (self.stage_pidfd, sys.POLLIN)], -1))
