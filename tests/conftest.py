@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 import re
+import shutil
 import signal
 import subprocess
 import tempfile
@@ -23,6 +24,8 @@ PR_SET_CHILD_SUBREAPER = 36
 
 MAKERS: dict[str, Callable[[], Path]] = {"debian": bundles.debian_rootfs, "image": bundles.image}
 
+FILTERS = Path("/run/ocipy.filters")  # compiled ones, which the runtime keeps for the next container
+_had_filters = FILTERS.exists()
 _why_not: list[str] = []  # why tests that need root cannot run here
 
 
@@ -71,6 +74,8 @@ def pytest_collection_finish(session: pytest.Session) -> None:
 def pytest_unconfigure() -> None:
     if not _why_not:
         remove_cgroups()
+        if not _had_filters:
+            shutil.rmtree(FILTERS, ignore_errors=True)
 
 
 def _mount(*arguments: str | Path) -> None:
@@ -198,7 +203,7 @@ def _files() -> set[str]:
     for directory in ("/run/ocipy", "/run/runc", "/run/crun"):
         if os.path.isdir(directory):
             found.update(os.path.join(directory, name) for name in os.listdir(directory) if PREFIX in name)
-    return found - {"/run/ocipy", "/var/run/ocipy"}
+    return found - {f"{run}/ocipy{what}" for run in ("/run", "/var/run") for what in ("", ".filters")}
 
 
 def surroundings() -> dict[str, set[str]]:

@@ -11,6 +11,7 @@ from ocipy.config.process import check as check_process
 from ocipy.container.lifecycle import console_taker, send_fd_to, write_pid_file
 from ocipy.container.session import Session
 from ocipy.container.state import liveness, status
+from ocipy.container.store import filters_directory
 from ocipy.errors import NotRunningError, StateError, UsageError
 from ocipy.linux.assemble import Options, assemble_exec
 from ocipy.linux.host import read_host
@@ -59,7 +60,7 @@ def execute(entry: Entry, request: ExecRequest) -> tuple[int, int]:
     on_console = console_taker(request.on_console, request.console_socket, terminal=process.get("terminal"))
     warning.check()
     options = request.options
-    options.bundle = record.bundle
+    options.bundle, options.filters = record.bundle, filters_directory()
     flags = namespace_flags(record.pid)
     plan = assemble_exec(
         config, process, read_host(), options, pid=record.pid, flags=flags, cgroup_paths=_cgroup_paths(record, request)

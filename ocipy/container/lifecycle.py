@@ -8,7 +8,7 @@ from ocipy import warning
 from ocipy.config.load import load_config
 from ocipy.container.record import Record, now
 from ocipy.container.session import Session
-from ocipy.container.store import Entry, Store, boot_id, start_time
+from ocipy.container.store import Entry, Store, boot_id, filters_directory, start_time
 from ocipy.errors import HookError, OcipyError, UsageError
 from ocipy.linux import sys
 from ocipy.linux.assemble import Assembled, Options, assemble
@@ -57,6 +57,7 @@ def create(request: Request) -> Created:
     """Steps 1 to 5: all that the config asks for exists, the program has not begun. On any error nothing is left."""
     config, raw = load_config(request.bundle)
     request.on_console = console_taker(request.on_console, request.console_socket, terminal=config["process"].get("terminal"))
+    request.options.filters = filters_directory()
     assembled = assemble(config, read_host(), request.options)
     for text in assembled.warnings:
         warning.warn(text)

@@ -37,6 +37,14 @@ def default_root() -> str:
     return runtime + "/ocipy"
 
 
+def filters_directory() -> str:
+    """Where compiled seccomp filters are kept, whatever --root is; "" where there is no place."""
+    try:
+        return default_root() + ".filters"
+    except StateError:
+        return ""
+
+
 def _in_user_namespace() -> bool:
     """Root of a user namespace that is not the host's: /run is not ours, even if it looks so."""
     try:

@@ -23,11 +23,12 @@ class Options:
     """What the command line and the caller's environment add to the config.
 
     ``bundle``: absolute path; ``id``: container id; ``preserve_fds``: number of fds from 3 on that the program gets; ``extra_env``:
-    NAME=value that the runtime itself adds (LISTEN_PID …); ``cgroup_manager``: "cgroupfs", "systemd" or "disabled".
+    NAME=value that the runtime itself adds (LISTEN_PID …); ``cgroup_manager``: "cgroupfs", "systemd" or "disabled"; ``filters``:
+    the directory of compiled seccomp filters, "" to compile each time.
     """
 
     __slots__ = (
-        "bundle", "cgroup_manager", "extra_env", "extra_mounts", "id", "no_new_keyring", "no_pivot", "preserve_fds",
+        "bundle", "cgroup_manager", "extra_env", "extra_mounts", "filters", "id", "no_new_keyring", "no_pivot", "preserve_fds",
     )  # fmt: skip
 
     def __init__(self, container_id: str, bundle: str) -> None:
@@ -37,6 +38,7 @@ class Options:
         self.extra_env: list[str] = []
         self.extra_mounts: list[Mount] = []
         self.cgroup_manager = "cgroupfs"
+        self.filters = ""
 
     def rootfs(self, config: Config) -> str:
         """root.path; relative ones start at the bundle (config.md, Root)."""
@@ -187,7 +189,7 @@ def _plan_program(
     which init keeps until then; the bounding set is without it already. Two things come after the filter: "created" where there is
     a listener, and hooks of the container where init would hold more than they may have: they could trace it.
     """
-    filter_step = _plan_seccomp(config)
+    filter_step = _plan_seccomp(config, options)
     new_privileges = not spec_process.get("noNewPrivileges")
     listens = filter_step is not None and bool(filter_step.get("listener"))
     keep = process.CAP_SYS_ADMIN if filter_step is not None and new_privileges else 0
@@ -220,12 +222,12 @@ def _plan_program(
     return steps + process.plan_exec(spec_process, origin, options.extra_env)
 
 
-def _plan_seccomp(config: Config) -> Step | None:
+def _plan_seccomp(config: Config, options: Options) -> Step | None:
     if not config.get("linux", {}).get("seccomp"):
         return None
     from ocipy.linux import seccomp  # the compiler is not small
 
-    return seccomp.plan(config)
+    return seccomp.plan(config, options.filters)
 
 
 def _plan_keyring(config: Config, options: Options, *, join: bool = False) -> list[Step]:

@@ -54,14 +54,21 @@ X86_DIRECT = {
 }  # fmt: skip
 
 
-def plan(config: Config) -> Step | None:
-    """The step that loads the filter; None without linux.seccomp. Raises ConfigError, SeccompError."""
+def plan(config: Config, kept: str = "") -> Step | None:
+    """The step that loads the filter; None without linux.seccomp. ``kept``: where compiled filters are kept, "" nowhere.
+
+    Raises ConfigError, SeccompError.
+    """
     seccomp = config.get("linux", {}).get("seccomp")
     if not seccomp:
         return None
-    return Step(
-        ops.SECCOMP, ROOT, filter=compile_filter(seccomp), flags=flags_of(seccomp), listener=needs_listener(seccomp)
-    )
+    if kept:
+        from ocipy.linux.filters import find_or_compile
+
+        program = find_or_compile(kept, seccomp, compile_filter, __file__)
+    else:
+        program = compile_filter(seccomp)
+    return Step(ops.SECCOMP, ROOT, filter=program, flags=flags_of(seccomp), listener=needs_listener(seccomp))
 
 
 def needs_listener(seccomp: Seccomp) -> bool:

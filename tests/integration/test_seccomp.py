@@ -152,3 +152,15 @@ def test_an_agent_that_is_not_there_undoes_create(container: Make, tmp_path: Pat
     box = container("/bin/true", mutate=mutate)
     assert box.create(check=False).status == 1
     assert "/linux/seccomp/listenerPath" in box.errors.read_text()
+
+
+def test_a_compiled_filter_is_kept_for_the_next_container_and_for_exec(container: Make) -> None:
+    entry = {"names": ["mkdir", "mkdirat"], "action": "SCMP_ACT_ERRNO", "errnoRet": 77}
+    profile = {"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [entry]}
+    boxes = [container("/bin/sleep", "100", mutate=lambda config: config["linux"].update(seccomp=profile)) for _ in range(2)]
+    kept = Path("/run/ocipy.filters")
+    before = set(kept.iterdir()) if kept.exists() else set()
+    for box in boxes:
+        box.run("--detach")
+        assert box.exec("/bin/mkdir", "/tmp/x", check=False).stderr.endswith("File descriptor in bad state\n")
+        assert len(set(kept.iterdir()) - before) == 1
