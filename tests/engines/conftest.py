@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from bundles import PREFIX, TIME_SCALE, hierarchies, runtime_path
+from bundles import PREFIX, SYSTEMD, TIME_SCALE, hierarchies, runtime_path
 from engines import engine
 from engines.engine import IMAGE, Engine
 from engines.runtimes import FAILS, LEAVES, SOMETIMES
@@ -46,9 +46,16 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 @pytest.fixture(scope="session")
 def private() -> Iterator[Path]:
     """A directory for all engines, with a short path: sockets are in it. Nothing of the machine's own engines is seen."""
+    directory = Path(tempfile.mkdtemp(prefix="ocipy-engines-"))
+    seen = [name for name in ("systemd", "dbus") if SYSTEMD]  # of /run: engines ask systemd for cgroups
+    for name in seen:
+        (directory / name).mkdir()
+        subprocess.run(["mount", "--bind", f"/run/{name}", directory / name], check=True)
     for place in filter(os.path.isdir, PRIVATE):
         subprocess.run(["mount", "-t", "tmpfs", "-o", "mode=755", PREFIX, place], check=True)
-    directory = Path(tempfile.mkdtemp(prefix="ocipy-engines-"))
+    for name in seen:
+        Path("/run", name).mkdir()
+        subprocess.run(["mount", "--move", directory / name, f"/run/{name}"], check=True)
     directory.chmod(0o711)  # root of a user namespace passes
     yield directory
     shutil.rmtree(directory)

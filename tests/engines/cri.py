@@ -18,7 +18,7 @@ from typing import Any
 
 import grpc
 import websocket
-from bundles import PREFIX, TIME_SCALE, runtime_path, wait_until
+from bundles import PREFIX, SYSTEMD, TIME_SCALE, runtime_path, wait_until
 from engines.engine import IMAGE, PAUSE, Engine, archive, pause_archive, readme
 
 HANDLER, OTHER_HANDLER = "under-test", "bare"  # OTHER_HANDLER: its own state, no devices of the host for the privileged
@@ -137,7 +137,7 @@ class Pod:
         self.config = deep({
             "metadata": {"name": f"pod{self.number}", "uid": f"uid{self.number}", "namespace": "tests"},
             "log_directory": str(self.logs),
-            "linux": {"cgroup_parent": f"/{PREFIX}", "security_context": {"namespace_options": {"pid": "CONTAINER"}}},
+            "linux": {"cgroup_parent": "system.slice" if SYSTEMD else f"/{PREFIX}", "security_context": {"namespace_options": {"pid": "CONTAINER"}}},
         }, config)  # fmt: skip
         self.id = cri.ask("RunPodSandbox", config=self.config, runtime_handler=handler).pod_sandbox_id
 
@@ -245,7 +245,8 @@ class Container:
 def _handler(name: str, states: Path, **settings: str) -> str:
     table = f'[plugins."io.containerd.grpc.v1.cri".containerd.runtimes.{name}'
     lines = [f"{table}]", 'runtime_type = "io.containerd.runc.v2"', *(f"{key} = {value}" for key, value in settings.items()),
-             f"{table}.options]", f'BinaryName = "{runtime_path()}"', f'Root = "{states}"']  # fmt: skip
+             f"{table}.options]", f'BinaryName = "{runtime_path()}"', f'Root = "{states}"',
+             f"SystemdCgroup = {str(SYSTEMD).lower()}"]  # fmt: skip
     return "\n".join(lines)
 
 

@@ -17,6 +17,7 @@ from typing import ClassVar
 from bundles import (
     PREFIX,
     REPOSITORY,
+    SYSTEMD,
     TIME_SCALE,
     Result,
     busybox_rootfs,
@@ -201,7 +202,8 @@ def docker(directory: Path) -> Engine:
     engine.states = [directory / "exec/runtime-runc/moby"]  # whatever the runtime is called
     (directory / "daemon.json").write_text(json.dumps(told | {
         "data-root": str(directory / "data"), "exec-root": str(directory / "exec"), "pidfile": str(directory / "pid"),
-        "hosts": [address], "default-runtime": "ocipy", "cgroup-parent": f"/{PREFIX}",
+        "hosts": [address], "default-runtime": "ocipy",
+        **({"exec-opts": ["native.cgroupdriver=systemd"]} if SYSTEMD else {"cgroup-parent": f"/{PREFIX}"}),
         "iptables": False, "ip6tables": False, "bridge": "none", "storage-driver": "overlay2", "experimental": True,
     }))  # fmt: skip
     engine.start("dockerd", "--config-file", directory / "daemon.json")
