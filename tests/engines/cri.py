@@ -137,7 +137,8 @@ class Pod:
         self.config = deep({
             "metadata": {"name": f"pod{self.number}", "uid": f"uid{self.number}", "namespace": "tests"},
             "log_directory": str(self.logs),
-            "linux": {"cgroup_parent": "system.slice" if SYSTEMD else f"/{PREFIX}", "security_context": {"namespace_options": {"pid": "CONTAINER"}}},
+            "linux": {"cgroup_parent": "system.slice" if SYSTEMD else f"/{PREFIX}",
+                      "security_context": {"namespace_options": {"pid": "CONTAINER"}}},
         }, config)  # fmt: skip
         self.id = cri.ask("RunPodSandbox", config=self.config, runtime_handler=handler).pod_sandbox_id
 
