@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 
+BESIDE_V2 = frozenset(("net_cls", "net_prio", "perf_event"))
+
 
 class CgroupHost:
     """Where each hierarchy is mounted and where in it the runtime itself is.
@@ -88,6 +90,10 @@ def parse_cgroup_host(mountinfo: bytes, own_cgroups: bytes) -> CgroupHost:
             # The superblock's options name the controllers, among others: what /proc/self/cgroup does not know is another.
             if name in own and (name not in mounts or (root == "/" != roots[name])):
                 mounts[name], roots[name] = mount, root
+    controllers = {name for name in mounts if name and not name.startswith("name=")}
+    if "" in mounts and controllers <= BESIDE_V2:
+        # A machine of v2, where somebody has mounted what v2 has not (a VPN: net_cls): no container can be held by that.
+        mounts = {name: mount for name, mount in mounts.items() if name not in controllers}
     return CgroupHost(_mode(mounts), mounts, own, roots)
 
 

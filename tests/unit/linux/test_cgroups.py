@@ -64,6 +64,13 @@ def test_hierarchies_are_read_from_mountinfo_and_the_whole_one_is_preferred() ->
     assert found.own["memory"] == "/jobs/me"
 
 
+def test_a_controller_mounted_beside_v2_is_not_the_containers() -> None:
+    v2 = b"30 23 0:26 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw\n"
+    mountinfo = v2 + b"40 30 0:50 / /run/vpn/net_cls rw - cgroup net_cls rw,net_cls\n"
+    found = parse_cgroup_host(mountinfo, b"2:net_cls:/\n0::/\n")
+    assert (found.mode, found.mounts) == ("v2", {"": "/sys/fs/cgroup"})
+
+
 @pytest.mark.parametrize(
     ("mountinfo", "mode"),
     [
