@@ -23,6 +23,20 @@ static int die(const char *what, const char *why)
 	return 1;
 }
 
+static int interrupt(void *nothing)
+{
+	(void)nothing;
+	PyErr_SetNone(PyExc_KeyboardInterrupt);
+	return -1;
+}
+
+/* Python's own handler comes with the rest of it, which may be never. */
+static void on_interrupt(int number)
+{
+	(void)number;
+	Py_AddPendingCall(interrupt, NULL);
+}
+
 static PyObject *finish(PyObject *module, PyObject *nothing)
 {
 	PyStatus status = _Py_InitializeMain();
@@ -154,11 +168,14 @@ int main(int argc, char **argv)
 		sites++;
 	if (sites < 2 || sites + 1 >= argc)
 		return die("this is no command", "call ocipy");
+	struct sigaction interrupted = {.sa_handler = on_interrupt}; /* without SA_RESTART: whoever waits is to hear of it */
+
 	signal(SIGPIPE, SIG_IGN); /* as Python does */
 	signal(SIGXFSZ, SIG_IGN);
 	PyStatus status = start(argv + 1, sites - 1, argv + sites + 1, argc - sites - 1);
 	if (PyStatus_Exception(status))
 		return die("Python does not start", status.err_msg);
+	sigaction(SIGINT, &interrupted, NULL);
 	PyObject *path = list_of(library, 2, argv + 1, sites - 1);
 	PyObject *words = list_of(argv + sites + 1, argc - sites - 1, NULL, 0);
 	PyObject *arguments = words ? PyList_GetSlice(words, 1, argc) : NULL;

@@ -75,18 +75,28 @@ def _spawn(hook: Any, bundle: str, stdin: int, output: int) -> int:
         os.close(here)
 
 
+def _ends_in_time(pid: int, timeout: int) -> bool:
+    """Not by waitpid(): that would not end for Ctrl-C while Python is not whole (boot.py)."""
+    deadline = time.monotonic() + timeout
+    left, pidfd = -1, os.pidfd_open(pid)
+    try:
+        while True:
+            if timeout:
+                left = max(0, min(int((deadline - time.monotonic()) * 1000) + 1, (1 << 31) - 1))
+            if kernel.poll([(pidfd, kernel.POLLIN)], left):
+                return True
+            if timeout and time.monotonic() >= deadline:
+                return False
+    finally:
+        os.close(pidfd)
+
+
 def _wait(pid: int, timeout: int) -> str:
     """Why the hook failed, or ""."""
-    if timeout:
-        from ocipy.container.delete import wait_for_exit
-
-        pidfd = os.pidfd_open(pid)
-        in_time = wait_for_exit(pidfd, min(timeout * 1000, (1 << 31) - 1))
-        os.close(pidfd)
-        if not in_time:
-            os.killpg(pid, 9)  # not reaped yet: the group is still the hook's
-            os.waitpid(pid, 0)
-            return f"killed after its timeout of {timeout} s"
+    if not _ends_in_time(pid, timeout):
+        os.killpg(pid, 9)  # not reaped yet: the group is still the hook's
+        os.waitpid(pid, 0)
+        return f"killed after its timeout of {timeout} s"
     code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
     if code < 0:
         from ocipy.container.signals import signal_name

@@ -310,3 +310,17 @@ def test_run_gives_128_and_the_signal(container: Make) -> None:
     box.bundle.config["process"]["args"] = ["/bin/sh", "-c", "kill -KILL $$"]
     box.bundle.write()
     assert box.run(check=False).status == 128 + 9
+
+
+def test_an_interrupted_create_leaves_nothing(container: Make, tmp_path: Path) -> None:
+    def slow(config: Config) -> None:
+        script = f"touch {tmp_path}/there; exec sleep 100"
+        config["hooks"] = {"createRuntime": [{"path": "/bin/sh", "args": ["sh", "-c", script], "env": ["PATH=/bin:/usr/bin"]}]}
+
+    box = container("/bin/true", mutate=slow)
+    argv = [box.runtime.path, "--root", str(box.runtime.root), "create", "--bundle", str(box.bundle.path), box.id]
+    with subprocess.Popen(argv, stdin=subprocess.DEVNULL) as create:
+        wait_until((tmp_path / "there").exists, 10, "the hook")
+        create.send_signal(signal.SIGINT)
+        assert create.wait(10 * TIME_SCALE) == 1
+    assert not (box.runtime.root / box.id).exists()
