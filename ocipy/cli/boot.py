@@ -66,16 +66,18 @@ class Bundle:
         exec(marshal.loads(posix.pread(self.fd, size, place)), module.__dict__)  # noqa: S302  it is code, like a .pyc
 
 
-def open_bundle(package: str) -> None:
-    """Import from the bundle from now on, if there is a whole one for this Python."""
+def open_bundle(package: str) -> bool:
+    """Import from the bundle from now on, if there is a whole one for this Python. Is there?"""
     try:
         fd = posix.open(f"{package}/{BUNDLE}", posix.O_RDONLY | posix.O_CLOEXEC)
         head, file = posix.read(fd, 12), posix.fstat(fd)
     except OSError:
-        return
-    if head[:4] == MAGIC and int.from_bytes(head[8:], "little") == file.st_size:
-        index = marshal.loads(posix.read(fd, int.from_bytes(head[4:8], "little")))  # noqa: S302
-        sys.meta_path.insert(0, Bundle(package, fd, index, file.st_mtime))
+        return False
+    if head[:4] != MAGIC or int.from_bytes(head[8:], "little") != file.st_size:
+        return False
+    index = marshal.loads(posix.read(fd, int.from_bytes(head[4:8], "little")))  # noqa: S302
+    sys.meta_path.insert(0, Bundle(package, fd, index, file.st_mtime))
+    return True
 
 
 # Of the standard library, what works and does not need the rest of Python.
@@ -144,11 +146,13 @@ def import_files() -> None:
 
 
 def make_whole() -> None:
-    """What the interpreter left out: codecs, streams, open(), signals, the import of files. Once."""
+    """What the interpreter left out: codecs, streams, open(), signals, the import of files, os. Once."""
     global finish
     if finish is not None:
         complete, finish = finish, None
-        del builtins.open
+        vars(builtins).pop("open", None)
+        if (small := sys.modules.get("ocipy.cli.small_os")) is not None:
+            small.become_real()
         complete()
 
 
@@ -162,10 +166,17 @@ def open_file(file: int | str, mode: str = "r", *arguments: Any, **named: Any) -
 
 
 def stay_small(package: str) -> None:
-    """Make do with the core of Python as long as nothing asks for more."""
-    builtins.open = open_file  # type: ignore[assignment]
-    sys.meta_path.insert(0, Core(package))
+    """Make do with the core of Python, and the bundle, as long as nothing asks for more."""
+    builtins.open = open_file
+    sys.meta_path.insert(0, Core(package))  # type: ignore[arg-type]
     sys.meta_path.append(Rest)
+    from ocipy.cli import small_os
+
+    if finish is not None:
+        sys.modules["os"] = small_os
+        import posixpath  # which asks for os
+
+        small_os.path = sys.modules["os.path"] = posixpath
 
 
 def boot(arguments: list[str]) -> NoReturn:
@@ -173,9 +184,10 @@ def boot(arguments: list[str]) -> NoReturn:
     gc.disable()  # a command is over before there is anything to collect; those that stay turn it on again
     try:
         package = __file__.rpartition("/cli/")[0]
-        open_bundle(package)
-        if finish is not None:
+        if open_bundle(package) and finish is not None:
             stay_small(package)
+        else:
+            make_whole()
         from ocipy.cli.main import main
 
         status = main(arguments)
