@@ -167,8 +167,8 @@ def open_file(file: int | str, mode: str = "r", *arguments: Any, **named: Any) -
 
 def stay_small(package: str) -> None:
     """Make do with the core of Python, and the bundle, as long as nothing asks for more."""
-    builtins.open = open_file
-    sys.meta_path.insert(0, Core(package))  # type: ignore[arg-type]
+    builtins.open = open_file  # type: ignore[assignment]
+    sys.meta_path.insert(0, Core(package))
     sys.meta_path.append(Rest)
     from ocipy.cli import small_os
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 name, sep, curdir, pardir, extsep, pathsep, linesep, devnull = "posix", "/", ".", "..", ".", ":", "\n", "/dev/null"
 altsep, defpath = None, "/bin:/usr/bin"
 SEEK_SET, SEEK_CUR, SEEK_END = 0, 1, 2
-error = OSError
+error = OSError  # type: ignore[misc]
 _exit = posix._exit
 
 
@@ -35,7 +35,7 @@ def fsdecode(filename: Any) -> str:
     return filename.decode("utf-8", "surrogateescape") if isinstance(filename, bytes) else filename
 
 
-environ = {fsdecode(key): fsdecode(value) for key, value in posix.environ.items()}
+environ = {fsdecode(key): fsdecode(value) for key, value in posix.environ.items()}  # type: ignore[misc]
 
 
 def __getattr__(name: str) -> Any:

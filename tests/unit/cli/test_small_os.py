@@ -15,7 +15,7 @@ def test_what_it_has_is_what_os_has() -> None:
     assert len(ours) > 200
     plain = {name for name, value in ours.items() if not callable(value) and not isinstance(value, types.ModuleType)}
     assert {name for name in plain - {"environ"} if ours[name] != getattr(os, name)} == set()
-    assert {name for name, value in small_os.environ.items() if os.environ.get(name, value) != value} <= {"PYTEST_CURRENT_TEST"}
+    assert {name for name, value in ours["environ"].items() if os.environ.get(name, value) != value} <= {"PYTEST_CURRENT_TEST"}
 
 
 @pytest.mark.parametrize("name", ["a", b"a", "\u00e9", b"\xc3\xa9", b"\xff", "\udcff", ""])
