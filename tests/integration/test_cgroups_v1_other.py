@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 
 from bundles import PREFIX, SYSTEMD, Config, Container, hierarchies
+from conftest import reap, remove_cgroups
 
 Make = Callable[..., Container]
 Mount = Callable[[str, str], Path]
@@ -28,7 +30,7 @@ def hierarchy(tmp_path: Path, no_leaks: None) -> Iterator[Mount]:
     def mount(name: str, option: str) -> Path:
         if name in hierarchies():
             return hierarchies()[name]
-        if not any(line.split()[0] == name for line in Path("/proc/cgroups").read_text().splitlines()):
+        if name not in numbers():
             pytest.skip(f"this kernel has no controller {name} (CONFIG_{option})")
         (point := tmp_path / name).mkdir()
         answer = subprocess.run(["mount", "-t", "cgroup", "-o", name, "cgroup", point], capture_output=True, text=True, check=False)
@@ -38,8 +40,30 @@ def hierarchy(tmp_path: Path, no_leaks: None) -> Iterator[Mount]:
         return point
 
     yield mount
+    remove_cgroups()
+    reap()  # what ended and was not waited for keeps its cgroup
     for point in mounted:
         subprocess.run(["umount", point], check=True)
+        see_off(point)
+
+
+def numbers() -> dict[str, int]:
+    """The hierarchy of each controller that the kernel has; 0: none of v1."""
+    lines = (line.split() for line in Path("/proc/cgroups").read_text().splitlines()[1:])
+    return {name: int(number) for name, number, *_ in lines}
+
+
+def see_off(point: Path) -> None:
+    """A hierarchy whose last cgroup is still on its way out stays when it is unmounted, and engines stumble over it in
+    /proc/PID/cgroup. Unmounted once more, a while later, it goes."""
+    for _ in range(20):
+        time.sleep(0.2)
+        if not numbers()[point.name]:
+            return
+        subprocess.run(["mount", "-t", "cgroup", "-o", point.name, "cgroup", point], check=True)
+        time.sleep(0.2)
+        subprocess.run(["umount", point], check=True)
+    pytest.fail(f"the hierarchy of {point.name} stays")
 
 
 def created(container: Make, resources: dict[str, Any], path: str = "") -> Container:
