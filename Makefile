@@ -71,9 +71,11 @@ test-engines: build $(VENV)/.debian-test $(VENV)/.packages-engines
 	@.ci/deps engines
 	$(BIN)/pytest -q tests/engines
 
+# docs/performance.md. QUICK=1: a minute, and no page.
 bench: build $(VENV)/.debian-test
 	@.ci/deps bench
-	$(BIN)/python tests/bench
+	$(BIN)/pip install --quiet matplotlib
+	$(BIN)/python tests/bench $(if $(QUICK),--quick --output -)
 
 validation: build
 	conformance/validation.sh run

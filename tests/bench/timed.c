@@ -1,6 +1,6 @@
 /*
  * timed SECONDS WARM COMMAND [ARG...]: run COMMAND once and write to descriptor 3, as one line,
- *     elapsed ns, wait status, peak resident KiB, user us, system us
+ *     elapsed ns, wait status, peak resident KiB, user us, system us, page faults
  * of it (and of children that it waited for). Static and small: a child's peak includes that of the process which forked it.
  * WARM names a cgroup.procs that this process joins, again, right before; "-" for none. After SECONDS the command is killed.
  */
@@ -61,7 +61,8 @@ int main(int argc, char **argv, char **environment)
         if (errno != EINTR)
             return 125;
     long long end = now();
-    dprintf(3, "%lld %d %ld %lld %lld\n", end - start, status, used.ru_maxrss,
-            used.ru_utime.tv_sec * 1000000LL + used.ru_utime.tv_usec, used.ru_stime.tv_sec * 1000000LL + used.ru_stime.tv_usec);
+    dprintf(3, "%lld %d %ld %lld %lld %ld\n", end - start, status, used.ru_maxrss,
+            used.ru_utime.tv_sec * 1000000LL + used.ru_utime.tv_usec, used.ru_stime.tv_sec * 1000000LL + used.ru_stime.tv_usec,
+            used.ru_minflt + used.ru_majflt);
     return 0;
 }
