@@ -28,6 +28,8 @@ import sysconfig
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import CodeType
+from typing import Any
 
 from setuptools import Command, setup
 from setuptools.command.build import build
@@ -111,18 +113,42 @@ def newer(target: Path, sources: list[Path]) -> bool:
     return not target.exists() or target.stat().st_mtime_ns < max(source.stat().st_mtime_ns for source in sources)
 
 
-def bytecode(text: bytes, name: str) -> bytes:
-    """Marshalled, without what no command reads: docstrings, annotations, the import of __future__."""
-    tree = ast.parse(text, name)
-    for node in ast.walk(tree):
-        if isinstance(node, ast.FunctionDef):
-            node.returns = None
-        elif isinstance(node, ast.arg):
-            node.annotation = None
+class Bare(ast.NodeTransformer):
+    """Leaves out what no command reads: docstrings, annotations, what is for type checkers alone, the import of __future__."""
+
+    def visit(self, node: ast.AST) -> Any:
         if isinstance(node, ast.FunctionDef | ast.ClassDef | ast.Module) and ast.get_docstring(node, clean=False):
             node.body[0] = ast.Pass(lineno=1, col_offset=0)
-    tree.body = [node for node in tree.body if not (isinstance(node, ast.ImportFrom) and node.module == "__future__")]
-    return marshal.dumps(compile(tree, name, "exec", __future__.annotations.compiler_flag, dont_inherit=True))
+        if isinstance(node, ast.ClassDef) and (node.bases or node.decorator_list):
+            return node  # the base, or what decorates it, may read annotations
+        return super().visit(node)
+
+    def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.AST:
+        node.returns = None
+        return self.generic_visit(node)
+
+    def visit_arg(self, node: ast.arg) -> ast.AST:
+        node.annotation = None
+        return node
+
+    def visit_AnnAssign(self, node: ast.AnnAssign) -> ast.AST:
+        bare = ast.Assign(targets=[node.target], value=node.value) if node.value else ast.Pass()
+        return ast.copy_location(bare, node)
+
+    def visit_If(self, node: ast.If) -> ast.AST:
+        if isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING" and not node.orelse:
+            return ast.copy_location(ast.Pass(), node)
+        return self.generic_visit(node)
+
+    def visit_ImportFrom(self, node: ast.ImportFrom) -> ast.AST:
+        return ast.copy_location(ast.Pass(), node) if node.module == "__future__" else node
+
+
+def bytecode(text: bytes, name: str) -> CodeType:
+    """Compiled, without what no command reads."""
+    tree = ast.fix_missing_locations(Bare().visit(ast.parse(text, name)))
+    code: CodeType = compile(tree, name, "exec", __future__.annotations.compiler_flag, dont_inherit=True)
+    return code
 
 
 def libpython() -> Path | None:
@@ -135,7 +161,7 @@ def libpython() -> Path | None:
 
 def boot_header() -> str:
     """What interpreter.c is made with."""
-    boot = bytecode((ROOT / "ocipy/cli/boot.py").read_bytes(), "ocipy/cli/boot.py")
+    boot = marshal.dumps(bytecode((ROOT / "ocipy/cli/boot.py").read_bytes(), "ocipy/cli/boot.py"))
     suffix = sysconfig.get_config_var("EXT_SUFFIX")
     places = {name: f"../{name}{suffix}" for name in ("_cffi_backend", "_prctl")}  # in the package's site
     places["ocipy._native._shim"] = "_native/_shim.abi3.so"
@@ -250,16 +276,32 @@ class BuildPy(build_py):
         bundle(package)
 
 
+# What is imported at once when a command begins: all that the verb's module imports as it is imported, in one piece.
+AT_ONCE = ("create", "run", "exec")
+
+
 def bundle(package: Path) -> None:
     """The bytecode of all modules in one file (boot.py reads it), for the Python that runs this."""
+    modules: dict[str, tuple[bool, int, CodeType]] = {}
+    trees: dict[str, ast.Module] = {}
+    for source in sorted(package.glob("**/*.py")):
+        name = ".".join((package.name, *source.relative_to(package).with_suffix("").parts)).removesuffix(".__init__")
+        text = source.read_bytes()
+        modules[name] = (source.name == "__init__.py", len(text), bytecode(text, str(source.relative_to(package.parent))))
+        trees[name] = ast.parse(text)
     index: dict[str, tuple[bool, int, int, int]] = {}
     code = b""
-    for source in sorted(package.glob("**/*.py")):
-        name = ".".join((package.name, *source.relative_to(package).with_suffix("").parts))
-        text = source.read_bytes()
-        compiled = bytecode(text, str(source.relative_to(package.parent)))
-        index[name.removesuffix(".__init__")] = (source.name == "__init__.py", len(text), len(code), len(compiled))
-        code += compiled
+    for name, (kind, size, compiled) in modules.items():
+        piece = marshal.dumps(compiled)
+        index[name] = (kind, size, len(code), len(piece))
+        code += piece
+    for verb in AT_ONCE:
+        names: dict[str, None] = {}
+        for first in ("ocipy.cli.main", "ocipy.cli." + verb):
+            in_order(first, trees, names)
+        piece = marshal.dumps([(name, *modules[name]) for name in names])
+        index["all of " + verb] = (False, 0, len(code), len(piece))
+        code += piece
 
     def placed(start: int) -> bytes:
         return marshal.dumps({name: (kind, size, start + at, length) for name, (kind, size, at, length) in index.items()})
@@ -268,6 +310,20 @@ def bundle(package: Path) -> None:
     start = 12 + len(placed(0))
     head = importlib.util.MAGIC_NUMBER + len(placed(0)).to_bytes(4, "little") + (start + len(code)).to_bytes(4, "little")
     (package / "_bundle").write_bytes(head + placed(start) + code)
+
+
+def in_order(name: str, trees: dict[str, ast.Module], found: dict[str, None], above: tuple[str, ...] = ()) -> None:
+    """Add to ``found`` what the import of ``name`` imports, and it, each after what it needs."""
+    if name not in trees or name in found or name in above or name == "ocipy":
+        return
+    in_order(name.rpartition(".")[0], trees, found, (*above, name))
+    for node in trees[name].body:
+        wanted = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+        if isinstance(node, ast.ImportFrom):
+            wanted = [str(node.module), *(f"{node.module}.{alias.name}" for alias in node.names)]
+        for each in wanted:
+            in_order(each, trees, found, (*above, name))
+    found[name] = None
 
 
 def copy_init(directory: Path) -> None:

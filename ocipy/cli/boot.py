@@ -15,6 +15,7 @@ except ImportError:
     from _frozen_importlib_external import MAGIC_NUMBER as MAGIC
 
     finish = None
+new_module = type(sys)
 asked = False  # for a codec
 
 TYPE_CHECKING = False
@@ -22,7 +23,8 @@ if TYPE_CHECKING:
     from types import ModuleType
     from typing import Any, NoReturn
 
-    # name -> is it a package, size of its source, place and size of its code in the bundle
+    # name -> is it a package, size of its source, place and size of its code in the bundle; "all of " and a verb -> place and size
+    # of all that it imports when it begins: a list of (name, is it a package, size of its source, code)
     Index = dict[str, tuple[bool, int, int, int]]
 
 # In the package, written by setup.py: magic number of the bytecode, size of the index, size of the file, index, code.
@@ -41,20 +43,47 @@ class Bundle:
     def find_spec(self, name: str, path: object = None, target: object = None) -> ModuleSpec | None:
         """None for what is not in the bundle, and for a source that was changed since: then it is imported as usual."""
         entry = self.index.get(name)
-        if entry is None:
-            return None
+        return self.describe(name, entry[0], entry[1]) if entry else None
+
+    def describe(self, name: str, is_package: bool, size: int) -> ModuleSpec | None:
+        """What the import system wants to know; None where the source is not the one that was compiled."""
         stem = self.package + name[5:].replace(".", "/")
-        source = stem + ("/__init__.py" if entry[0] else ".py")
+        source = stem + ("/__init__.py" if is_package else ".py")
         try:
             now = posix.stat(source)
         except OSError:
             return None
-        if now.st_size != entry[1] or now.st_mtime > self.made + INSTALLING:
+        if now.st_size != size or now.st_mtime > self.made + INSTALLING:
             return None
-        spec = ModuleSpec(name, self, origin=source, is_package=entry[0])  # type: ignore[arg-type]
-        if entry[0]:
+        spec = ModuleSpec(name, self, origin=source, is_package=is_package)  # type: ignore[arg-type]
+        if is_package:
             spec.submodule_search_locations = [stem]
         return spec
+
+    def import_at_once(self, verb: str) -> None:
+        """What ``import`` would do for all that ``verb`` imports when it begins, without asking for each: a millisecond less."""
+        _, _, place, size = self.index.get("all of " + verb, (False, 0, 0, 0))
+        if not size:
+            return
+        for name, is_package, length, code in marshal.loads(posix.pread(self.fd, size, place)):  # noqa: S302
+            if name in sys.modules:
+                continue
+            spec = self.describe(name, is_package, length)
+            if spec is None:
+                return
+            module = new_module(name)
+            parent, _, own = name.rpartition(".")
+            module.__spec__, module.__loader__, module.__file__ = spec, self, spec.origin  # type: ignore[assignment]
+            module.__package__ = name if is_package else parent
+            if is_package:
+                module.__path__ = spec.submodule_search_locations  # type: ignore[assignment]
+            sys.modules[name] = module
+            try:
+                exec(code, module.__dict__)
+            except BaseException:
+                del sys.modules[name]
+                raise
+            setattr(sys.modules[parent], own, module)
 
     def create_module(self, spec: ModuleSpec) -> None:
         """A module like any other."""
@@ -66,18 +95,19 @@ class Bundle:
         exec(marshal.loads(posix.pread(self.fd, size, place)), module.__dict__)  # noqa: S302  it is code, like a .pyc
 
 
-def open_bundle(package: str) -> bool:
-    """Import from the bundle from now on, if there is a whole one for this Python. Is there?"""
+def open_bundle(package: str) -> Bundle | None:
+    """Import from the bundle from now on, if there is a whole one for this Python."""
     try:
         fd = posix.open(f"{package}/{BUNDLE}", posix.O_RDONLY | posix.O_CLOEXEC)
         head, file = posix.read(fd, 12), posix.fstat(fd)
     except OSError:
-        return False
+        return None
     if head[:4] != MAGIC or int.from_bytes(head[8:], "little") != file.st_size:
-        return False
+        return None
     index = marshal.loads(posix.read(fd, int.from_bytes(head[4:8], "little")))  # noqa: S302
-    sys.meta_path.insert(0, Bundle(package, fd, index, file.st_mtime))
-    return True
+    bundle = Bundle(package, fd, index, file.st_mtime)
+    sys.meta_path.insert(0, bundle)
+    return bundle
 
 
 # Of the standard library, what works and does not need the rest of Python.
@@ -184,10 +214,14 @@ def boot(arguments: list[str]) -> NoReturn:
     gc.disable()  # a command is over before there is anything to collect; those that stay turn it on again
     try:
         package = __file__.rpartition("/cli/")[0]
-        if open_bundle(package) and finish is not None:
+        bundle = open_bundle(package)
+        if bundle and finish is not None:
             stay_small(package)
         else:
             make_whole()
+        if bundle:
+            for each in arguments:  # the verb, or what is called as one: no harm
+                bundle.import_at_once(each)
         from ocipy.cli.main import main
 
         status = main(arguments)

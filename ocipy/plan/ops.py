@@ -34,9 +34,9 @@ MAX_FIELDS = 10
 
 
 def _op(name: str, where: str, fields: str) -> Op:
-    code = 1 + sum(op.where == INIT for op in ALL.values()) if where == INIT else 0
-    pairs = tuple((text[:-2], text[-1]) for text in fields.split())
-    op = ALL[name] = Op(code, name, where, pairs)
+    # Those of init come first: each has the number of its place.
+    code = len(ALL) + 1 if where == INIT else 0
+    op = ALL[name] = Op(code, name, where, tuple([(text[:-2], text[-1]) for text in fields.split()]))
     return op
 
 

@@ -161,6 +161,8 @@ def main() -> None:
             end_sandbox()
             reap()
             remove_cgroups()
+            for mount in Path(directory).glob("*/state"):
+                subprocess.run(["umount", mount], check=True)
     print(text)
     if chosen.output != "-":
         Path(chosen.output).write_text(text)

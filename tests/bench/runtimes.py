@@ -43,6 +43,9 @@ class Subject:
         shutil.copy(probe_program(), self.rootfs / "bin/probe")
         (self.rootfs / "bin/true").unlink()
         shutil.copy(programs() / "true", self.rootfs / "bin/true")
+        (self.directory / "state").mkdir()
+        # As /run is; it goes with the mount namespace of the benchmark.
+        subprocess.run(["mount", "-t", "tmpfs", "-o", "mode=700", "tmpfs", self.directory / "state"], check=True)
         self.numbers = itertools.count()
         self.samples: dict[tuple[str, str, str], list[Sample]] = {}  # by scene, phase and verb
         self.charged: dict[str, list[int]] = {}  # bytes by scene

@@ -89,3 +89,41 @@ def test_without_a_bundle_for_this_python_modules_are_imported_as_usual(prefix: 
     if content is not None:
         bundle.write_bytes(content)
     assert prefix.run("--version").startswith("ocipy version ")
+
+
+@pytest.mark.parametrize("name", ["errors", "linux/sys", "container/lifecycle", "cli/create"])
+def test_a_source_that_was_changed_counts_among_those_that_come_at_once(prefix: Prefix, name: str) -> None:
+    source = prefix.package / f"{name}.py"
+    source.write_text(source.read_text() + "\nimport posix\nposix.write(1, b'changed\\n')\n")
+    command = [str(prefix.launcher), "create", "--bundle", "/nonexistent", "x"]
+    done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=60)
+    assert done.stdout == "changed\n"
+    assert done.stderr.startswith("ocipy: ")
+    assert "internal" not in done.stderr
+
+
+@pytest.mark.parametrize("verb", ["create", "run", "exec"])
+def test_what_comes_at_once_is_what_the_verb_imports(prefix: Prefix, verb: str) -> None:
+    """Each in the order of import, with what a module has of the import system."""
+    script = f"""
+import sys
+sys.path.insert(0, {str(prefix.package.parent)!r})
+from ocipy.cli import boot
+bundle = boot.open_bundle({str(prefix.package)!r})
+if sys.argv[1:]:
+    bundle.import_at_once(*sys.argv[1:])
+else:
+    import ocipy.cli.main, ocipy.cli.{verb}
+keys = ("__name__", "__package__", "__file__", "__path__", "__loader__", "__spec__")
+for name, module in sys.modules.items():
+    if name.startswith("ocipy."):
+        parent, _, own = name.rpartition(".")
+        assert getattr(sys.modules[parent], own) is module
+        print(name, sorted(vars(module)), [str(vars(module).get(key)).split(" object at")[0] for key in keys])
+"""
+    usual, at_once = (
+        subprocess.run([sys.executable, "-I", "-c", script, *given], check=True, capture_output=True, text=True).stdout.splitlines()
+        for given in ([], [verb])
+    )
+    assert sorted(usual) == sorted(at_once)
+    assert len(usual) > 30

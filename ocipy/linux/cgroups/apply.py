@@ -40,21 +40,10 @@ def apply_make(step: Step) -> list[str]:
     """
     path = step.get("path")
     made: list[str] = []
-    missing = [path]
-    for _ in range(TRIES):
-        try:
-            for directory in missing:
-                os.mkdir(directory, 0o755)
-                made.append(directory)
-        except (FileExistsError, FileNotFoundError):
-            # Parents are missing, or others make and remove containers below the same parent: look, and look again.
-            missing = absent([path])
-            continue
-        except OSError as error:
-            raise CgroupError(error.errno or 0, f"make the cgroup {path}", "mkdir", step.origin, _advice_mkdir(error)) from None
-        break
-    else:
-        raise CgroupError(errno.ENOENT, f"make the cgroup {path}", "mkdir", step.origin, "somebody else removes its parents")
+    try:
+        _make(path, made)
+    except OSError as error:
+        raise CgroupError(error.errno or 0, f"make the cgroup {path}", "mkdir", step.origin, _advice_mkdir(error)) from None
     if path not in made:
         _check_fit(step, path)
     if "cgroup2" in step.get("controllers"):
@@ -63,6 +52,21 @@ def apply_make(step: Step) -> list[str]:
         check_type(step)
         enable_controllers(step)
     return made
+
+
+def _make(path: str, made: list[str]) -> None:
+    """Makes a directory, and parents that are missing; again when others, who make and remove theirs below the same, remove one."""
+    for _ in range(TRIES):
+        try:
+            os.mkdir(path, 0o755)
+        except FileExistsError:
+            return
+        except FileNotFoundError:
+            _make(os.path.dirname(path), made)
+        else:
+            made.append(path)
+            return
+    raise FileNotFoundError(errno.ENOENT, "")
 
 
 def _check_fit(step: Step, path: str) -> None:
@@ -79,6 +83,8 @@ def _check_fit(step: Step, path: str) -> None:
 
 
 def _advice_mkdir(error: OSError) -> str:
+    if error.errno == errno.ENOENT:
+        return "somebody else removes its parents"
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         return "the runtime may not write there: run it as root, or in a cgroup that was delegated to its user"
     return ""
