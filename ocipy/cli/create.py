@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from ocipy.container.lifecycle import Request, create, set_notify, set_plan_environment
+from ocipy.cli.options import cgroup_manager
+from ocipy.container.handover import set_plan_environment
+from ocipy.container.lifecycle import Request, create, set_notify
 from ocipy.container.store import Store
 
 TYPE_CHECKING = False
@@ -28,8 +30,3 @@ def make_request(invocation: Invocation) -> Request:
     set_plan_environment(options)
     set_notify(request)
     return request
-
-
-def cgroup_manager(invocation: Invocation) -> str:
-    """--systemd-cgroup is the old name of --cgroup-manager=systemd."""
-    return invocation["cgroup-manager"] or ("systemd" if invocation["systemd-cgroup"] else "cgroupfs")

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from ocipy.cli.create import cgroup_manager
+from ocipy.cli.options import cgroup_manager
 from ocipy.container.exec import ExecRequest, execute
-from ocipy.container.lifecycle import set_plan_environment
+from ocipy.container.handover import set_plan_environment
 from ocipy.container.store import Store
 
 TYPE_CHECKING = False

@@ -282,3 +282,8 @@ def _check_count(name: str, verb: Verb, count: int) -> None:
     else:
         words = f"at least {verb.least}" if count < verb.least else f"at most {verb.most}"
     raise UsageError(f'"{name}" requires {words} argument(s), {count} given: ocipy {name} {verb.arguments}'.rstrip())
+
+
+def cgroup_manager(invocation: Invocation) -> str:
+    """--systemd-cgroup is the old name of --cgroup-manager=systemd."""
+    return invocation["cgroup-manager"] or ("systemd" if invocation["systemd-cgroup"] else "cgroupfs")

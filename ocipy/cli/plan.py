@@ -14,9 +14,10 @@ def run(invocation: Invocation) -> int:
     """Print the plan for this host, as text or as a JSON list with one object per step."""
     import os
 
-    from ocipy.cli.create import cgroup_manager
+    from ocipy.cli.options import cgroup_manager
     from ocipy.config.load import load_config
-    from ocipy.linux.assemble import Options, assemble
+    from ocipy.linux.assemble import assemble
+    from ocipy.linux.options import Options
     from ocipy.linux.host import read_host
     from ocipy.plan import render
     from ocipy.warning import check, warn

@@ -8,14 +8,15 @@ from ocipy import warning
 from ocipy.config.capabilities import capability_mask
 from ocipy.config.load import parse_config, parse_process, read_file
 from ocipy.config.process import check as check_process
-from ocipy.container.lifecycle import console_taker, send_fd_to, write_pid_file
+from ocipy.container.handover import console_taker, send_fd_to, write_pid_file
 from ocipy.container.session import Session
 from ocipy.container.state import liveness, status
 from ocipy.container.store import filters_directory
 from ocipy.errors import NotRunningError, StateError, UsageError
-from ocipy.linux.assemble import Options, assemble_exec
+from ocipy.linux.assemble_exec import assemble_exec
 from ocipy.linux.host import read_host
 from ocipy.linux.namespaces import CLONE_FLAGS, PROC_NAMES
+from ocipy.linux.options import Options
 from ocipy.linux.process import user_of
 
 TYPE_CHECKING = False

@@ -11,7 +11,8 @@ from ocipy.container.exec import namespace_flags
 from ocipy.container.session import Session
 from ocipy.container.state import liveness, status
 from ocipy.errors import NotRunningError, OcipyError, StateError
-from ocipy.linux.assemble import Options, assemble_mounts, assemble_unmounts
+from ocipy.linux.assemble import assemble_mounts, assemble_unmounts
+from ocipy.linux.options import Options
 from ocipy.linux.host import read_host
 from ocipy.plan import ops
 

@@ -68,7 +68,8 @@ def start_error(entry: Entry, data: bytes) -> OcipyError:
     """
     from ocipy.config.load import parse_config
     from ocipy.container.explain import explain
-    from ocipy.linux.assemble import Options, assemble
+    from ocipy.linux.assemble import assemble
+    from ocipy.linux.options import Options
     from ocipy.linux.host import read_host
     from ocipy.plan import ops
 

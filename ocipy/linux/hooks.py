@@ -9,7 +9,7 @@ from ocipy.plan.step import Step
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from ocipy.config.types import Config, Hook
-    from ocipy.linux.assemble import Options
+    from ocipy.linux.options import Options
 
 INSIDE = {"createContainer": "creating", "startContainer": "created"}
 

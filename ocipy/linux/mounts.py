@@ -17,7 +17,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from ocipy.config.mounts import MountOptions
     from ocipy.config.types import Config, Mount
-    from ocipy.linux.assemble import Options
+    from ocipy.linux.options import Options
     from ocipy.linux.host import Host
     from ocipy.linux.namespaces import Namespaces
 

@@ -14,7 +14,7 @@ from ocipy.plan.step import Step
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from ocipy.config.types import Config
-    from ocipy.linux.assemble import Options
+    from ocipy.linux.options import Options
     from ocipy.linux.host import Host
     from ocipy.linux.namespaces import Namespaces
 

@@ -15,7 +15,9 @@ import pytest
 
 from ocipy.config.load import parse_config
 from ocipy.errors import ConfigError
-from ocipy.linux.assemble import Options, assemble, assemble_exec
+from ocipy.linux.assemble import assemble
+from ocipy.linux.assemble_exec import assemble_exec
+from ocipy.linux.options import Options
 from ocipy.linux.cgroups.host import CgroupHost
 from ocipy.linux.host import Host
 from ocipy.plan import ops
