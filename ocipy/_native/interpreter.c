@@ -23,18 +23,26 @@ static int die(const char *what, const char *why)
 	return 1;
 }
 
+static volatile sig_atomic_t interrupted;
+
+/* Once: what it ends is about to clean up. */
 static int interrupt(void *nothing)
 {
 	(void)nothing;
+	signal(SIGINT, SIG_IGN);
 	PyErr_SetNone(PyExc_KeyboardInterrupt);
 	return -1;
 }
 
-/* Python's own handler comes with the rest of it, which may be never. */
+/* Python's own handler comes with the rest of it, which may be never. A second call is never added: Python takes the first out
+ * under the lock that adding one takes, so the handler would wait for ever. */
 static void on_interrupt(int number)
 {
 	(void)number;
-	Py_AddPendingCall(interrupt, NULL);
+	if (!interrupted) {
+		interrupted = 1;
+		Py_AddPendingCall(interrupt, NULL);
+	}
 }
 
 static PyObject *finish(PyObject *module, PyObject *nothing)
@@ -168,19 +176,21 @@ int main(int argc, char **argv)
 		sites++;
 	if (sites < 2 || sites + 1 >= argc)
 		return die("this is no command", "call ocipy");
-	struct sigaction interrupted = {.sa_handler = on_interrupt}; /* without SA_RESTART: whoever waits is to hear of it */
+	struct sigaction ours = {.sa_handler = on_interrupt}, before; /* without SA_RESTART: whoever waits is to hear of it */
 
 	signal(SIGPIPE, SIG_IGN); /* as Python does */
 	signal(SIGXFSZ, SIG_IGN);
 	PyStatus status = start(argv + 1, sites - 1, argv + sites + 1, argc - sites - 1);
 	if (PyStatus_Exception(status))
 		return die("Python does not start", status.err_msg);
-	sigaction(SIGINT, &interrupted, NULL);
+	if (sigaction(SIGINT, &ours, &before) == 0 && before.sa_handler == SIG_IGN)
+		sigaction(SIGINT, &before, NULL); /* a command in the background of a script: Ctrl-C is not for it */
 	PyObject *path = list_of(library, 2, argv + 1, sites - 1);
 	PyObject *words = list_of(argv + sites + 1, argc - sites - 1, NULL, 0);
 	PyObject *arguments = words ? PyList_GetSlice(words, 1, argc) : NULL;
 	if (path && arguments && PySys_SetObject("path", path) == 0 && PySys_SetObject("argv", words) == 0)
 		boot(argv[1], arguments);
-	PyErr_Print();
-	return die("Python does not start", "reinstall ocipy");
+	if (PyErr_ExceptionMatches(PyExc_KeyboardInterrupt))
+		return 130; /* while it told of something else */
+	return die("Python does not start: reinstall ocipy", PyErr_Occurred() ? ((PyTypeObject *)PyErr_Occurred())->tp_name : NULL);
 }

@@ -51,14 +51,11 @@ int shim_bind_unix(int type, const char *path)
 int shim_connect_unix(int type, const char *path)
 {
 	struct sockaddr_un address;
-	int fd = open_unix(type, path, &address), result;
+	int fd = open_unix(type, path, &address);
 
 	if (fd < 0)
 		return -1;
-	do
-		result = connect(fd, (struct sockaddr *)&address, sizeof(address));
-	while (result < 0 && errno == EINTR);
-	return finish(fd, result);
+	return finish(fd, connect(fd, (struct sockaddr *)&address, sizeof(address)));
 }
 
 union control {
@@ -117,7 +114,7 @@ long shim_recvmsg(int fd, char *data, size_t size, int *fds)
 	/* ECONNRESET comes once, before what was sent, when the peer ended without reading all of ours. */
 	do
 		got = recvmsg(fd, &message, MSG_CMSG_CLOEXEC);
-	while (got < 0 && (errno == EINTR || errno == ECONNRESET));
+	while (got < 0 && errno == ECONNRESET);
 	if (got < 0)
 		return -1;
 	take_fds(&message, fds);

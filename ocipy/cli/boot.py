@@ -184,6 +184,19 @@ def make_whole() -> None:
         if (small := sys.modules.get("ocipy.cli.small_os")) is not None:
             small.become_real()
         complete()
+        hear_of_interrupts()
+
+
+def hear_of_interrupts() -> None:
+    """Ctrl-C is KeyboardInterrupt, once: what it ends is about to clean up. For the interpreter's no call of Python's own ends."""
+    import _signal  # type: ignore[import-not-found]
+
+    def interrupt(number: int, frame: object) -> None:
+        _signal.signal(number, _signal.SIG_IGN)
+        raise KeyboardInterrupt
+
+    if _signal.getsignal(2) != _signal.SIG_IGN:
+        _signal.signal(2, interrupt)
 
 
 def open_file(file: int | str, mode: str = "r", *arguments: Any, **named: Any) -> Any:
@@ -217,8 +230,10 @@ def boot(arguments: list[str]) -> NoReturn:
         bundle = open_bundle(package)
         if bundle and finish is not None:
             stay_small(package)
-        else:
+        elif finish is not None:
             make_whole()
+        else:
+            hear_of_interrupts()
         if bundle:
             for each in arguments:  # the verb, or what is called as one: no harm
                 bundle.import_at_once(each)

@@ -101,6 +101,9 @@ def parse_size(flag: str, text: str) -> int:
 
 
 def _read_stdin() -> bytes:
+    if os.isatty(0):
+        import signal  # noqa: F401  of a whole Python (boot.py), in which Ctrl-C ends a read that waits
+
     raw = b""
     while len(raw) <= SIZE_MAX and (more := os.read(0, SIZE_MAX + 1 - len(raw))):
         raw += more

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 BYTE_ORDER = sys.byteorder  # of masks and groups
 AT_FDCWD = -100
+EINTR = 4  # C leaves it to loops here, in which Python hears of Ctrl-C
 AT_EMPTY_PATH: int = lib.AT_EMPTY_PATH
 AT_RECURSIVE: int = lib.AT_RECURSIVE
 AT_SYMLINK_NOFOLLOW: int = lib.AT_SYMLINK_NOFOLLOW
@@ -186,7 +187,7 @@ def poll(fds: list[tuple[int, int]], timeout_ms: int) -> list[tuple[int, int]]:
     """[(fd, events)] -> [(fd, what happened)]; empty when the time is over (-1: never) or a signal came."""
     array = ffi.new("struct pollfd[]", [(fd, events, 0) for fd, events in fds])
     if lib.poll(array, len(fds), timeout_ms) < 0:
-        if ffi.errno == 4:
+        if ffi.errno == EINTR:
             return []
         raise _failure("poll", fds, timeout_ms)
     return [(item.fd, item.revents) for item in array if item.revents]
@@ -474,9 +475,11 @@ def connect_unix_stream(path: str) -> int:
 
 
 def _connect(kind: int, path: str) -> int:
-    fd: int = lib.shim_connect_unix(kind, _bytes(path, "connect"))
-    if fd < 0:
-        raise _failure("connect", path)
+    fd, address = -1, _bytes(path, "connect")
+    while fd < 0:
+        fd = lib.shim_connect_unix(kind, address)
+        if fd < 0 and ffi.errno != EINTR:
+            raise _failure("connect", path)
     return fd
 
 
@@ -489,9 +492,9 @@ def sendmsg_fd(sock: int, data: bytes, fds: list[int]) -> None:
 def recvmsg_fds(sock: int, size: int) -> tuple[bytes, list[int]]:
     """One message; b"" at the end of file, also when the peer ended without reading all. Descriptors are close-on-exec."""
     data, fds = ffi.new("char[]", size), ffi.new("int[]", 1 + MAX_FDS)
-    got = lib.shim_recvmsg(sock, data, size, fds)
-    if got < 0:
-        raise _failure("recvmsg", sock, size)
+    while (got := lib.shim_recvmsg(sock, data, size, fds)) < 0:
+        if ffi.errno != EINTR:
+            raise _failure("recvmsg", sock, size)
     return ffi.unpack(data, got), list(fds[1 : 1 + fds[0]])
 
 
