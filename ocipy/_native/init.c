@@ -13,7 +13,9 @@
  *                           READY       all steps up to the start are done, then ACK; the socket is closed
  *                           EXECUTING   execve is next: end of file now means that it worked
  *                           ERROR       {step, call, errno, value}; init ends
- *   start → init            GO          on the connection to the start socket; EXECUTING and ERROR come back on it
+ *   start → init            GO          on the connection to the start socket; EXECUTING and ERROR come back on it; with a value
+ *                                       also, of each step from here on,
+ *                           STEP time   when it was done
  *
  * End of file from the runtime before READY is acknowledged ends init: nothing outlives a killed runtime unborn.
  *
@@ -165,6 +167,11 @@ static void reset_signals(void)
 	SYS_QUIET(rt_sigprocmask, SIG_SETMASK, &none, NULL, sizeof(none));
 }
 
+#define PROT_READ 1
+#define PROT_WRITE 2
+#define MAP_SHARED 1
+#define MAP_PRIVATE 2
+
 static int parse_fd(const char *text)
 {
 	int fd = 0;
@@ -174,10 +181,43 @@ static int parse_fd(const char *text)
 	return fd;
 }
 
-#define PROT_READ 1
-#define MAP_PRIVATE 2
+/* CLOCK_MONOTONIC in nanoseconds, which is also what the runtime's marks are. */
+static u64 clock(void)
+{
+	u64 time[2] = {0, 0};
 
-/* argv: name, sync fd, plan fd, first fd that the program must not get. check.c has verified the plan before clone. */
+	SYS_QUIET(clock_gettime, 1, time);
+	return time[0] * 1000000000 + time[1];
+}
+
+/* When each step was done, by its index, and last when the first began. The memory is the runtime's, and init has no more than the
+ * mapping, which execve ends. */
+static void map_marks(int fd)
+{
+	long size = SYS_QUIET(lseek, fd, 0, 2);
+	long address = SYS(mmap, NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+
+	if (address < 0 && address > -4096)
+		fail(address);
+	close_fd(fd);
+	self.traced = TRACED;
+	self.marks = (u64 *)address;
+	self.mark_count = (u64)size / sizeof(u64);
+	self.marks[self.mark_count - 1] = clock();
+}
+
+static void mark(void)
+{
+	if (self.traced == UNTRACEABLE)
+		return;
+	if (!self.marks)
+		report_fd(REPORT_STEP, 0, clock(), -1);
+	else if (self.step < self.mark_count)
+		self.marks[self.step] = clock();
+}
+
+/* argv: name, sync fd, plan fd, first fd that the program must not get, and with --trace the fd of the marks. check.c has verified the
+ * plan before clone. */
 __attribute__((used, noreturn)) void init_main(long *stack)
 {
 	char **argv = (char **)(stack + 1);
@@ -188,7 +228,7 @@ __attribute__((used, noreturn)) void init_main(long *stack)
 	self.root = self.proc = self.mask_directory = self.masked_file = -1;
 	SYS_QUIET(prctl, PR_SET_DUMPABLE, 0);
 	SYS_QUIET(prctl, PR_SET_NAME, "ocipy:init");
-	if (stack[0] != 4)
+	if (stack[0] != 4 && stack[0] != 5)
 		leave(2);
 	self.sync = self.channel = parse_fd(argv[1]);
 	plan_fd = parse_fd(argv[2]);
@@ -203,10 +243,14 @@ __attribute__((used, noreturn)) void init_main(long *stack)
 	self.plan = (const char *)address;
 	header = (const u64 *)address;
 	steps = (const struct step *)(header + 4);
+	if (stack[0] == 5)
+		map_marks(parse_fd(argv[4]));
 	for (u64 i = 0; i < header[2]; i++) {
 		self.step = (u32)steps[i].index;
 		self.value = 0;
 		long error = handlers[steps[i].op](&steps[i]);
+		if (self.traced)
+			mark();
 		if (error < 0)
 			fail(error);
 	}

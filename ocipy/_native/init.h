@@ -18,6 +18,9 @@ struct report {
 	u64 value;
 };
 
+/* What `traced` says. The filter of the container may kill whoever asks for the time. */
+enum { UNTRACED, TRACED, UNTRACEABLE };
+
 /* All that one step may leave for a later one. In .bss: one page that is there anyway. */
 struct context {
 	const char *plan; /* the mapped buffer; text offsets count from here */
@@ -30,6 +33,9 @@ struct context {
 	int masked_file;
 	u32 step;
 	u64 value; /* detail for an error report */
+	int traced; /* --trace: each step is told when it is done */
+	u64 *marks; /* where: memory of the runtime's; NULL: on the channel */
+	u64 mark_count;
 	u64 home_size;
 	char program[PATH_MAX];
 	char home[PATH_MAX];

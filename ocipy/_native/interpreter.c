@@ -10,6 +10,7 @@
 #include <marshal.h>
 #include <signal.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 #include "boot.h" /* by setup.py: BOOT_CODE, PLACES: marshalled; MAGIC of bytecode; PYTHON, PYTHON_PREFIX, STDLIB, DYNLOAD: paths */
 
@@ -21,6 +22,17 @@ static int die(const char *what, const char *why)
 	if (size > 0 && write(2, text, (size_t)size < sizeof(text) ? (size_t)size : sizeof(text) - 1) < 0)
 		return 1; /* nowhere to say so */
 	return 1;
+}
+
+/* When main() began, where the launcher asks for it: CLOCK_MONOTONIC in nanoseconds. */
+static long long began;
+
+static void note_begin(void)
+{
+	struct timespec time;
+
+	if (getenv("OCIPY_TRACE") && clock_gettime(CLOCK_MONOTONIC, &time) == 0)
+		began = time.tv_sec * 1000000000LL + time.tv_nsec;
 }
 
 static volatile sig_atomic_t interrupted;
@@ -71,7 +83,9 @@ static PyObject *make_module(void)
 	PyObject *magic = PyBytes_FromStringAndSize((const char *)MAGIC, sizeof(MAGIC));
 	PyObject *places = PyMarshal_ReadObjectFromString((const char *)PLACES, sizeof(PLACES));
 
-	if (module && (PyModule_AddObject(module, "MAGIC", magic) < 0 || PyModule_AddObject(module, "PLACES", places) < 0))
+	if (module && (PyModule_AddObject(module, "BEGAN", PyLong_FromLongLong(began)) < 0 ||
+		       PyModule_AddObject(module, "MAGIC", magic) < 0 ||
+		       PyModule_AddObject(module, "PLACES", places) < 0))
 		Py_CLEAR(module);
 	return module;
 }
@@ -172,6 +186,7 @@ int main(int argc, char **argv)
 	static char *const library[] = {STDLIB, DYNLOAD};
 	int sites = 1;
 
+	note_begin();
 	while (sites < argc && strcmp(argv[sites], "--") != 0)
 		sites++;
 	if (sites < 2 || sites + 1 >= argc)

@@ -39,7 +39,7 @@ static const char *const listen_environment[] = {"LISTEN_FDS", "LISTEN_PID", "LI
 
 /* Options that take a value in the next argument: needed to find the end of our own options in `exec`. */
 static const char *const valued_options[] = {
-	"root", "log", "log-format", "log-level", "cgroup-manager", "rootless", "criu", "bundle", "b",
+	"root", "log", "trace", "log-format", "log-level", "cgroup-manager", "rootless", "criu", "bundle", "b",
 	"console-socket", "pid-file", "pidfd-socket", "preserve-fds", "cwd", "env", "e", "user", "u", "additional-gids",
 	"g", "process", "p", "process-label", "apparmor", "cap", "c", "cgroup",
 };
@@ -211,6 +211,28 @@ static int preserve_option(char **argv)
 	return found < 0 ? 0 : found; /* nonsense is for the parser of options to report */
 }
 
+/* Is --trace among the global options? */
+static int wants_trace(char **argv)
+{
+	for (argv += *argv != NULL; *argv && (*argv)[0] == '-'; argv++) {
+		const char *name = *argv + 1 + ((*argv)[1] == '-');
+
+		if (same(name, "trace") || value_after(name, "trace"))
+			return 1;
+		argv += contains(valued_options, ARRAY_SIZE(valued_options), name) && argv[1];
+	}
+	return 0;
+}
+
+/* CLOCK_MONOTONIC in nanoseconds. */
+static u64 monotonic(void)
+{
+	u64 time[2] = {0, 0};
+
+	SYS_QUIET(clock_gettime, 1, time);
+	return time[0] * 1000000000 + time[1];
+}
+
 /* LISTEN_FDS counts if it is addressed to this process: a stale one would let a stranger's descriptors through. */
 static int listen_descriptors(char **environment)
 {
@@ -356,14 +378,20 @@ static char **python_arguments(int own, long argc, char **argv)
 }
 
 /* LC_ALL: texts of errors in English, whatever the caller's language, and no search for locales. */
-static char **python_environment(char **environment, int listen)
+static char **python_environment(char **environment, int listen, u64 began)
 {
-	static char *all[ARRAY_SIZE(allowed_environment) + ARRAY_SIZE(listen_environment) + 4] = {SAFE_PATH, "LC_ALL=C"};
-	static char report[PATH_MAX];
+	static char *all[ARRAY_SIZE(allowed_environment) + ARRAY_SIZE(listen_environment) + 5] = {SAFE_PATH, "LC_ALL=C"};
+	static char report[PATH_MAX], trace[PATH_MAX];
 	size_t count = 2;
 
 	if (start_report() && join(report, "OCIPY_START_REPORT=", start_report()))
 		all[count++] = report;
+	if (began) { /* for cli/trace.py: when we were executed, and when Python is */
+		join(trace, "OCIPY_TRACE=", decimal((long)began));
+		join(trace, trace, " ");
+		join(trace, trace, decimal((long)monotonic()));
+		all[count++] = trace;
+	}
 
 	for (size_t i = 0; i < ARRAY_SIZE(allowed_environment) + (listen ? ARRAY_SIZE(listen_environment) : 0); i++) {
 		const char *name = i < ARRAY_SIZE(allowed_environment) ? allowed_environment[i]
@@ -385,6 +413,7 @@ __attribute__((used, noreturn)) void launcher_main(long *stack)
 	char **environment = argv + argc + 1;
 	int listen = listen_descriptors(environment);
 	char **arguments;
+	u64 began = wants_trace(argv) ? monotonic() : 0;
 	int status, own;
 
 	settle_descriptors(listen, preserve_option(argv));
@@ -398,7 +427,7 @@ __attribute__((used, noreturn)) void launcher_main(long *stack)
 	if (!own)
 		find_python();
 	arguments = python_arguments(own, argc, argv);
-	SYS_QUIET(execve, python, arguments, python_environment(environment, listen));
+	SYS_QUIET(execve, python, arguments, python_environment(environment, listen, began));
 	die(python, " cannot be executed: reinstall ocipy for a Python of this machine", "");
 }
 

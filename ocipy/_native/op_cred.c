@@ -40,6 +40,7 @@ long do_seccomp(const struct step *step)
 				     .filter = (struct sock_filter *)BYTES(step, SECCOMP, filter)};
 	long fd = SYS(seccomp, SECCOMP_SET_MODE_FILTER, NUMBER(step, SECCOMP, flags), &program);
 
+	self.traced = fd < 0 ? self.traced : UNTRACEABLE;
 	if (fd < 0 || !(NUMBER(step, SECCOMP, flags) & SECCOMP_FILTER_FLAG_NEW_LISTENER))
 		return fd < 0 ? fd : 0;
 	long error = report_fd(REPORT_LISTENER, 0, 0, (int)fd);

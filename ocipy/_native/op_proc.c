@@ -271,6 +271,10 @@ long do_wait_start(const struct step *step)
 		long size = SYS_QUIET(recvfrom, connection, &report, sizeof(report));
 		if (size == sizeof(report) && report.kind == REPORT_GO) {
 			self.channel = (int)connection;
+			if (report.value && self.traced != UNTRACEABLE) { /* start is traced: it hears of the steps here */
+				self.traced = TRACED;
+				self.marks = NULL;
+			}
 			close_fd(FD(step, WAIT_START, listener));
 			return 0;
 		}

@@ -10,11 +10,11 @@ import sys
 from _frozen_importlib import ModuleSpec
 
 try:
-    from _interpreter import MAGIC, PLACES, finish  # type: ignore[import-not-found]  # interpreter.c: Python is not yet whole
+    from _interpreter import BEGAN, MAGIC, PLACES, finish  # type: ignore[import-not-found]  # interpreter.c: Python is not yet whole
 except ImportError:
     from _frozen_importlib_external import MAGIC_NUMBER as MAGIC
 
-    finish = None
+    BEGAN, finish = 0, None
 new_module = type(sys)
 asked = False  # for a codec
 
@@ -225,6 +225,8 @@ def stay_small(package: str) -> None:
 def boot(arguments: list[str]) -> NoReturn:
     """Run ``main`` and leave with its status, by os._exit: tearing the interpreter down costs 2 ms and frees nothing."""
     gc.disable()  # a command is over before there is anything to collect; those that stay turn it on again
+    launched = posix.environ.pop(b"OCIPY_TRACE", b"")  # the launcher saw --trace
+    booted = clock() if launched else 0
     try:
         package = __file__.rpartition("/cli/")[0]
         bundle = open_bundle(package)
@@ -234,6 +236,10 @@ def boot(arguments: list[str]) -> NoReturn:
             make_whole()
         else:
             hear_of_interrupts()
+        if launched:
+            from ocipy.cli import trace
+
+            trace.start(launched, BEGAN, booted)
         if bundle:
             for each in arguments:  # the verb, or what is called as one: no harm
                 bundle.import_at_once(each)
@@ -249,6 +255,13 @@ def boot(arguments: list[str]) -> NoReturn:
         text = " ".join(f"{type(error).__name__}: {error}".split())
         posix.write(2, f"ocipy: internal error: {text}\n".encode("utf-8", "backslashreplace"))
     leave(status)
+
+
+def clock() -> int:
+    """CLOCK_MONOTONIC in nanoseconds."""
+    from time import monotonic_ns
+
+    return monotonic_ns()
 
 
 def leave(status: int) -> NoReturn:

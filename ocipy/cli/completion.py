@@ -17,7 +17,7 @@ FILE, DIRECTORY, CONTAINER, SIGNAL = "file", "directory", "container", "signal"
 # What a flag's value is: one of the kinds, or words to choose from. What is not here is free text.
 KINDS: dict[str, str] = {
     **dict.fromkeys(("root", "bundle"), DIRECTORY),
-    **dict.fromkeys(("log", "console-socket", "pidfd-socket", "pid-file", "process", "resources"), FILE),
+    **dict.fromkeys(("log", "trace", "console-socket", "pidfd-socket", "pid-file", "process", "resources"), FILE),
     "log-format": "text json",
     "log-level": "error warning info debug",
     "cgroup-manager": "cgroupfs systemd disabled",

@@ -16,7 +16,17 @@ _HIDDEN = "this kernel should have it: is there a sandbox around ocipy, such as 
 
 def main(argv: list[str]) -> int:
     """Run ``argv`` (without the program's name); returns the exit code. Never raises, never prints a traceback."""
-    invocation, begun = Invocation(), False
+    invocation = Invocation()
+    code = _run(argv, invocation)
+    if invocation.flags.get("trace"):
+        from ocipy.cli import trace
+
+        return trace.write(invocation, code)
+    return code
+
+
+def _run(argv: list[str], invocation: Invocation) -> int:
+    begun = False
     try:
         parse(argv, invocation)
         if _answered(invocation):
@@ -26,6 +36,10 @@ def main(argv: list[str]) -> int:
             from ocipy.cli.log import start_telling
 
             start_telling(invocation)
+        if invocation["trace"]:
+            from ocipy.cli import trace
+
+            trace.start()  # where boot.py has not
         warning.strict = invocation["strict"]
         begun = True
         name = "ocipy.cli." + invocation.verb

@@ -23,6 +23,7 @@ GLOBAL: tuple[Flag, ...] = (
     ("log-format", "", TEXT, "text", "text or json"),
     ("log-level", "", TEXT, None, "error, warning, info or debug: what is told besides errors (default: warning)"),
     ("debug", "", BOOL, None, "the same as --log-level debug; also the origin of unexpected errors"),
+    ("trace", "", TEXT, None, "file that gets the timeline of the command, as Chrome's trace JSON (Perfetto, speedscope)"),
     ("systemd-cgroup", "", BOOL, None, "cgroups through systemd: cgroupsPath is slice:prefix:name"),
     ("cgroup-manager", "", TEXT, None, "cgroupfs, systemd or disabled"),
     ("rootless", "", TEXT, "auto", "ignore cgroup permission errors: true, false or auto"),

@@ -36,7 +36,7 @@ def run_hook(hook: Any, state: bytes, pointer: str, kind: str, bundle: str) -> N
     """
     name = f"{kind} hook {pointer.rpartition('/')[2]} {hook['path']}"
     began = time.monotonic()
-    stdin, output = _memory_file("state"), _memory_file("output")
+    stdin, output = memory_file("state"), memory_file("output")
     try:
         os.write(stdin, state)
         os.lseek(stdin, 0, os.SEEK_SET)
@@ -54,7 +54,8 @@ def run_hook(hook: Any, state: bytes, pointer: str, kind: str, bundle: str) -> N
         os.close(output)
 
 
-def _memory_file(name: str) -> int:
+def memory_file(name: str) -> int:
+    """A new file in memory."""
     try:
         return os.memfd_create(name, os.MFD_CLOEXEC | _MFD_NOEXEC_SEAL)  # vm.memfd_noexec=2 allows no other
     except OSError as error:

@@ -7,7 +7,7 @@ from _struct import Struct
 from ocipy.plan.reports import REPORTS
 
 REPORT = Struct("<IIIIQ")  # kind, step, call, errno, value
-SYNC, ERROR, WARNING, PID, CONSOLE, LISTENER, READY, EXECUTING, ACK, GO = range(1, len(REPORTS) + 1)
+SYNC, ERROR, WARNING, PID, CONSOLE, LISTENER, READY, EXECUTING, ACK, GO, STEP = range(1, len(REPORTS) + 1)
 
 
 def message(kind: int) -> bytes:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from ocipy.container.record import Record
     from ocipy.container.store import Entry
     from ocipy.errors import OcipyError
+    from ocipy.plan.step import Step
 
 
 def start(entry: Entry) -> None:
@@ -66,22 +67,27 @@ def start_error(entry: Entry, data: bytes) -> OcipyError:
 
     The launcher, which serves start when all goes well, hands the report over; it is no ERROR when init just ended.
     """
-    from ocipy.config.load import parse_config
     from ocipy.container.explain import explain
-    from ocipy.linux.assemble import assemble
-    from ocipy.linux.options import Options
-    from ocipy.linux.host import read_host
     from ocipy.plan import ops
 
     kind, index, call, errno, value = REPORT.unpack(data)
     if kind != ERROR:
         return _ended(entry)
+    return explain(plan_of(entry), index, ops.CALLS[call], errno, value)
+
+
+def plan_of(entry: Entry) -> list[Step]:
+    """The plan that create made the container by, made again. Raises OcipyError."""
+    from ocipy.config.load import parse_config
+    from ocipy.linux.assemble import assemble
+    from ocipy.linux.host import read_host
+    from ocipy.linux.options import Options
+
     record = entry.read()
     options = Options(entry.id, record.bundle)
     for name, kept in record.extra.get("options", {}).items():
         setattr(options, name, kept)
-    plan = assemble(parse_config(entry.read_config(), "config.json", semantics=False), read_host(), options).steps
-    return explain(plan, index, ops.CALLS[call], errno, value)
+    return assemble(parse_config(entry.read_config(), "config.json", semantics=False), read_host(), options).steps
 
 
 def _poststart(entry: Entry, record: Record) -> None:
