@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from ocipy.config.types import Seccomp
 
 MOST = 64  # files; then all go
-SIZE = 4  # bytes of the length in front
+HEAD = 8  # bytes of the two lengths in front
 
 
 def find_or_compile(directory: str, seccomp: Seccomp, compile_filter: Callable[[Seccomp], bytes], compiler: str) -> bytes:
@@ -28,8 +28,12 @@ def find_or_compile(directory: str, seccomp: Seccomp, compile_filter: Callable[[
     program = _read(path, key)
     if program is None:
         program = compile_filter(seccomp)
-        _write(directory, path, len(key).to_bytes(SIZE, "little") + key + program)
+        _write(directory, path, _head(key, program) + key + program)
     return program
+
+
+def _head(key: bytes, program: bytes) -> bytes:
+    return len(key).to_bytes(4, "little") + len(program).to_bytes(4, "little")
 
 
 def _stamp(path: str) -> int:
@@ -61,9 +65,9 @@ def _read(path: str, key: bytes) -> bytes | None:
         data = b""
     finally:
         os.close(fd)
-    program = data[SIZE + len(key) :]
-    whole = data[:SIZE] == len(key).to_bytes(SIZE, "little") and data[SIZE : SIZE + len(key)] == key
-    return program if whole and program and len(program) % 8 == 0 else None
+    program = data[HEAD + len(key) :]
+    whole = program and data[:HEAD] == _head(key, program) and data[HEAD : HEAD + len(key)] == key
+    return program if whole else None
 
 
 def _write(directory: str, path: str, data: bytes) -> None:
@@ -72,18 +76,21 @@ def _write(directory: str, path: str, data: bytes) -> None:
         if not os.path.isdir(directory):
             os.mkdir(directory, 0o700)
         if not _is_ours(os.lstat(directory)):
-            return
+            return None
         if len(names := os.listdir(directory)) >= MOST:
             for name in names:
                 os.unlink(f"{directory}/{name}")
         fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-        try:
-            written = os.write(fd, data)
-        finally:
-            os.close(fd)
-        if written == len(data):
-            os.rename(temporary, path)
-        else:
-            os.unlink(temporary)
     except OSError:
-        pass
+        return None
+    try:
+        if os.write(fd, data) == len(data):
+            return os.rename(temporary, path)
+    except OSError:
+        pass  # no room, or a directory in its place
+    finally:
+        os.close(fd)
+    try:
+        os.unlink(temporary)
+    except OSError:
+        pass  # somebody has removed them all

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 from pathlib import Path
 from typing import Any
 
@@ -61,14 +62,15 @@ def test_a_name_that_two_profiles_share_is_no_mistake(
     assert [compiler.get(tmp_path / "kept", profile) for profile in (PROFILE, OTHER, PROFILE, PROFILE)] == [1, 1, 1, 0]
 
 
-@pytest.mark.parametrize("how", ["empty", "cut off", "longer", "another's", "readable", "link", "directory", "fifo"])
+@pytest.mark.parametrize("how", ["empty", "cut off", "less", "longer", "another's", "readable", "link", "directory", "fifo"])
 def test_what_is_not_as_it_was_written_is_compiled_again(tmp_path: Path, compiler: Compiler, how: str) -> None:
     kept = tmp_path / "kept"
     compiler.get(kept, PROFILE)
     (file,) = kept.iterdir()
     data = file.read_bytes()
-    if how in ("empty", "cut off", "longer"):
-        file.write_bytes({"empty": b"", "cut off": data[:-1], "longer": data + b"x"}[how])
+    contents = {"empty": b"", "cut off": data[:-1], "less": data[:-8], "longer": data + b"x"}
+    if how in contents:
+        file.write_bytes(contents[how])
     elif how == "another's":
         if os.geteuid() != 0:
             pytest.skip("needs root")
@@ -86,6 +88,19 @@ def test_what_is_not_as_it_was_written_is_compiled_again(tmp_path: Path, compile
         else:
             file.mkdir()
     assert compiler.get(kept, PROFILE) == 1
+    assert [path.name for path in kept.iterdir()] == [file.name]
+
+
+@pytest.mark.parametrize("room", [0, 9], ids=["none", "too little"])
+def test_nothing_is_left_of_what_there_is_no_room_for(tmp_path: Path, compiler: Compiler, room: int) -> None:
+    kept = tmp_path / "kept"
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (room, before[1]))
+    try:
+        assert compiler.get(kept, PROFILE) == 1
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert not list(kept.iterdir())
 
 
 @pytest.mark.parametrize("what", ["a file", "everybody's", "below nothing"])
