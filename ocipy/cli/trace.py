@@ -94,6 +94,7 @@ class Timeline:
         self.heard: dict[str, int] = {}
         self.steps: dict[int, int] = {}
         self.session: Session | None = None
+        self.places: dict[int, int] = {}
         self.started: Entry | None = None
         self.stage, self.cloned, self.marks = 0, 0, -1
 
@@ -212,15 +213,14 @@ def _import_at_once(line: Timeline, load: Callable[..., Any]) -> Callable[..., A
 
 def _step(line: Timeline, apply: Callable[..., Any]) -> Callable[..., Any]:
     def call(session: Session, step: Step) -> Any:
-        index = next(index for index, other in enumerate(session.plan) if other is step)
-        return timed(line, apply, step_name(step), "step", **step_args(index, step, session.plan))(session, step)
+        return timed(line, apply, step.op.name, "step", index=line.places[id(step)])(session, step)
 
     return call
 
 
 def _run(line: Timeline, run: Callable[..., Any]) -> Callable[..., Any]:
     def call(session: Session) -> Any:
-        line.session = session
+        line.session, line.places = session, {id(step): place for place, step in enumerate(session.plan)}
         return timed(line, run, "carry out the plan", "work")(session)
 
     return call
@@ -392,9 +392,15 @@ def _known(rest: list[tuple[int, Step]], heard: dict[str, int]) -> int:
 
 
 def _of_session(line: Timeline, session: Session, rows: dict[int, str], end: int) -> list[Span]:
-    """Of init that this command has made."""
+    """Of init that this command has made; and what the runtime's own steps are, which was not worth any time before."""
     from ocipy.plan.encode import with_syncs
 
+    for span in line.spans:
+        if span.kind == "step":
+            index = span.args["index"]
+            span.args = step_args(index, session.plan[index], session.plan) | span.args
+    if line.marks < 0:
+        return []
     count = len(session.plan)
     data = os.pread(line.marks, 8 * (count + 1), 0)
     marks = {at: mark for at in range(count + 1) if (mark := int.from_bytes(data[8 * at : 8 * at + 8], sys.byteorder))}
@@ -433,7 +439,7 @@ def write(invocation: Invocation, status: int) -> int:
     line.add("main", "start", line.main_began, end, status=status)
     line.add(f"ocipy {invocation.verb}", "command", line.began, end, containers=invocation.args[:1], status=status)
     rows, spans = {line.pid: f"ocipy {invocation.verb} (runtime)"}, list(line.spans)
-    if line.session is not None and line.marks >= 0:
+    if line.session is not None:
         spans += _of_session(line, line.session, rows, end)
     elif line.started is not None and "GO" in line.heard:
         spans += _of_start(line, line.started, rows, end)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -189,10 +188,3 @@ def test_of_a_command_that_fails_the_log_has_the_one_entry_that_engines_read(run
     assert result.status == 1
     assert [json.loads(line)["level"] for line in log.read_text().splitlines()] == ["error"]
     assert "is a directory" in result.stderr
-
-
-def test_nothing_is_written_unasked(container: Make, tmp_path: Path) -> None:
-    box = container("/bin/true")
-    before = set(os.listdir(tmp_path))
-    box.runtime("run", "--bundle", box.bundle.path, box.id, cwd=tmp_path, env={"OCIPY_TRACE": "1 2", "PATH": "/bin"})
-    assert {name for name in set(os.listdir(tmp_path)) - before if "trace" in name} == set()

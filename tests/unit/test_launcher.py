@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import sysconfig
+import time
 from pathlib import Path
 from typing import Any
 
@@ -197,6 +198,21 @@ def test_allowed_variables_reach_python_and_nothing_else(prefix: Prefix) -> None
 
 TRAP = 'import posix\nposix.close(posix.open("trapped", posix.O_CREAT | posix.O_WRONLY))\n'
 STANDARD = ("json", "os", "encodings", "__future__", "posixpath", "signal", "stat", "abc", "codecs", "zipimport")
+
+
+TRACED = ["--trace=f state x", "-trace f", "--root r --debug --trace f list", "--trace f exec x --trace"]
+
+
+@pytest.mark.parametrize("arguments", TRACED)
+def test_python_hears_when_a_traced_command_began(prefix: Prefix, arguments: str) -> None:
+    before = time.monotonic_ns()
+    began, executed = map(int, prefix.run(*arguments.split())["environment"]["OCIPY_TRACE"].split())
+    assert before < began < executed < time.monotonic_ns()
+
+
+@pytest.mark.parametrize("arguments", ["state x", "exec x --trace f", "--root --trace list", "--traces=f list", "list --trace=f"])
+def test_nobody_asks_for_the_time_of_another_command(prefix: Prefix, arguments: str) -> None:
+    assert "OCIPY_TRACE" not in prefix.run(*arguments.split(), env={"OCIPY_TRACE": "1 2"})["environment"]
 
 
 @pytest.mark.parametrize("name", [*STANDARD, "ocipy", "site", "sitecustomize", "usercustomize"])
