@@ -276,8 +276,9 @@ class BuildPy(build_py):
         bundle(package)
 
 
-# What is imported at once when a command begins: all that the verb's module imports as it is imported, in one piece.
-AT_ONCE = ("create", "run", "exec")
+# What is imported at once when a command begins, in one piece: all that these import as they are imported.
+CREATE = ["cli.create", "config._compiled", "config.check", "linux.cgroups.host", "linux.cgroups.apply"]
+AT_ONCE = {"create": CREATE, "run": [*CREATE, "cli.run"], "exec": ["cli.exec"]}
 
 
 def bundle(package: Path) -> None:
@@ -295,10 +296,10 @@ def bundle(package: Path) -> None:
         piece = marshal.dumps(compiled)
         index[name] = (kind, size, len(code), len(piece))
         code += piece
-    for verb in AT_ONCE:
+    for verb, seeds in AT_ONCE.items():
         names: dict[str, None] = {}
-        for first in ("ocipy.cli.main", "ocipy.cli." + verb):
-            in_order(first, trees, names)
+        for seed in ("cli.main", *seeds):
+            in_order(f"ocipy.{seed}", trees, names)
         piece = marshal.dumps([(name, *modules[name]) for name in names])
         index["all of " + verb] = (False, 0, len(code), len(piece))
         code += piece

@@ -14,9 +14,6 @@ if TYPE_CHECKING:
     from ocipy.container.record import Record
     from ocipy.container.store import Entry
 
-_F_OFD_GETLK = 36
-_F_WRLCK, _F_UNLCK = 1, 2
-
 
 def liveness(record: Record) -> int | None:
     """A pidfd of the container's init, which the caller closes; None when init is gone, a zombie, or of another boot."""
@@ -72,18 +69,16 @@ def is_frozen(record: Record) -> bool:
 
 def waits_for_start(entry: Entry) -> bool:
     """Whether init holds its lock, which execve frees."""
-    import fcntl
-    from _struct import pack, unpack
+    from ocipy.linux import sys
 
     try:
         fd = os.open("init.lock", os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW, dir_fd=entry.dirfd)
     except FileNotFoundError:
         return False
     try:
-        answer = fcntl.fcntl(fd, _F_OFD_GETLK, pack("hhqqi4x", _F_WRLCK, os.SEEK_SET, 0, 0, 0))
+        return sys.ofd_lock_test(fd)
     finally:
         os.close(fd)
-    return bool(unpack("h", answer[:2])[0] != _F_UNLCK)
 
 
 def state_json(record: Record, state: str, pid: int) -> bytes:

@@ -161,14 +161,14 @@ class Entry:
 
         Raises StateError when another command has it and ``wait`` is False; NotFoundError when the container is gone by then.
         """
-        import fcntl
+        from ocipy.linux import sys
 
         try:
             fd = os.open("lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600, dir_fd=self.dirfd)
         except FileNotFoundError:
             raise NotFoundError(self.id) from None
         try:
-            fcntl.flock(fd, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+            sys.flock(fd, wait=wait)
         except BlockingIOError:
             os.close(fd)
             if os.fstat(self.dirfd).st_nlink == 0:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import fcntl
-
 from ocipy import warning
 from ocipy.container.state import status
 from ocipy.errors import ConfigError, NotRunningError, StateError
+from ocipy.linux import sys
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -24,7 +23,7 @@ def update(entry: Entry, resources: Resources, rdt: IntelRdt | None = None) -> N
     Raises NotRunningError unless it is created, running or paused; ConfigError, StepError, CgroupError.
     """
     # One at a time, for what it may have to put back. Not the lock of commands: a poststart hook may update.
-    fcntl.flock(entry.dirfd, fcntl.LOCK_EX)
+    sys.flock(entry.dirfd)
     record = entry.read()
     found = status(entry, record)
     if found not in ("created", "running", "paused"):

@@ -39,6 +39,7 @@ RESOLVE_NO_XDEV: int = lib.RESOLVE_NO_XDEV
 POLLIN = 1
 POLLHUP = 16
 MSG_DONTWAIT = 0x40
+LOCK_EX, LOCK_NB = 2, 4
 SOCK_STREAM = 1
 SOCK_SEQPACKET = 5
 MAX_FDS = 16  # in one message
@@ -243,6 +244,12 @@ def init_elf() -> int:
         return tree
     finally:
         os.close(source)
+
+
+def flock(fd: int, *, wait: bool = True) -> None:
+    """Takes the exclusive lock of an open file description."""
+    if lib.flock(fd, LOCK_EX | (0 if wait else LOCK_NB)) < 0:
+        raise _failure("flock", fd)
 
 
 def ofd_lock_test(fd: int) -> bool:

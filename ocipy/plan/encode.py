@@ -10,8 +10,6 @@ a slot is the file descriptor that it holds. Every decision is made here and che
 
 from __future__ import annotations
 
-from _struct import pack
-
 from ocipy.plan import ops
 from ocipy.plan.step import Step
 
@@ -109,4 +107,5 @@ def encode(plan: list[Step], slots: dict[str, int]) -> bytes:
         words += [_word(kind, step.values.get(name), pool, slots) for name, kind in fields]
         words += [0] * (ops.MAX_FIELDS - len(fields))
     size = pool.base + pool.size
-    return pack(f"<{4 + len(words)}Q", MAGIC, VERSION, len(stream), size, *words) + b"".join(pool.parts)
+    words = [MAGIC, VERSION, len(stream), size, *words]
+    return b"".join([word.to_bytes(8, "little") for word in words]) + b"".join(pool.parts)

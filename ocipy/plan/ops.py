@@ -18,12 +18,14 @@ INIT = "init"  # executed by the static init, inside
 
 
 class Op:
-    """One kind of step: ``code`` (0 for runtime ops), ``name``, ``where`` it runs, ``fields`` as (name, type) pairs."""
+    """One kind of step: ``code`` (0 for runtime ops), ``name``, ``where`` it runs, ``fields`` as (name, type) pairs and their
+    ``names``."""
 
-    __slots__ = ("code", "fields", "name", "where")
+    __slots__ = ("code", "fields", "name", "names", "where")
 
     def __init__(self, code: int, name: str, where: str, fields: tuple[tuple[str, str], ...]) -> None:
         self.code, self.name, self.where, self.fields = code, name, where, fields
+        self.names = frozenset([field for field, _ in fields])
 
     def __repr__(self) -> str:
         return self.name

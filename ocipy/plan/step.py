@@ -16,9 +16,8 @@ class Step:
 
     def __init__(self, op: Op, origin: str = "", **values: Any) -> None:
         self.op, self.origin, self.values = op, origin, values
-        for name in values:
-            if not any(name == field for field, _ in op.fields):
-                raise TypeError(f"{op.name} has no field {name}")
+        if not op.names.issuperset(values):
+            raise TypeError(f"{op.name} has no field {', '.join(sorted(values.keys() - op.names))}")
 
     def get(self, name: str) -> Any:
         """The value of a field, None where it was not given."""

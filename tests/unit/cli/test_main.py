@@ -242,27 +242,27 @@ PAUSE = CGROUPS | {".container.kill", ".container.pause", ".container.signals"}
 SHIM = {".linux", ".linux.sys", "._native", "._native._shim", "._native._shim.lib"}
 KILL = STATE | SHIM | {".cli.kill", ".container.kill", ".container.signals"}
 ALLOWED = {
-    ("state",): STATE | {".cli.state"},
-    ("list",): STATE | {".cli.list"},
+    ("state",): STATE | SHIM | {".cli.state"},
+    ("list",): STATE | SHIM | {".cli.list"},
     ("kill",): KILL,
     ("delete", "--force"): STATE | SHIM | {".cli.delete", ".container.delete", ".container.kill", ".container.signals"},
-    ("pause",): PAUSE | {".cli.pause"},
+    ("pause",): PAUSE | SHIM | {".cli.pause"},
     ("resume",): PAUSE | {".cli.resume"},
     ("events", "--stats"): STATE
     | {".cli.events", ".container.events", ".linux", ".linux.cgroups", ".linux.cgroups.stats"}
     | {".config", ".config.id_list", ".config.paths"},
-    ("update", "--pids-limit", "5"): CGROUPS | PLAN | {".cli.update", ".container.update", ".linux.cgroups.update"},
+    ("update", "--pids-limit", "5"): CGROUPS | PLAN | SHIM | {".cli.update", ".container.update", ".linux.cgroups.update"},
     ("ps", "--format", "json"): CGROUPS - {".container.state"} | {".cli.ps", ".linux.cgroups.members", ".linux.cgroups.tree"},
 }  # fmt: skip
 STANDARD = {
-    ("state",): {"_json", "fcntl", "_struct"},
-    ("list",): {"_json", "fcntl", "_struct", "pwd"},
+    ("state",): {"_json", "_cffi_backend"},
+    ("list",): {"_json", "_cffi_backend", "pwd"},
     ("kill",): {"_json", "_cffi_backend"},
-    ("delete", "--force"): {"_json", "fcntl", "select", "_cffi_backend"},
-    ("pause",): {"_json", "fcntl", "_struct"},
+    ("delete", "--force"): {"_json", "select", "_cffi_backend"},
+    ("pause",): {"_json", "_cffi_backend"},
     ("resume",): {"_json"},
     ("ps", "--format", "json"): {"_json"},
-    ("update", "--pids-limit", "5"): {"_json", "fcntl", "_struct"},
+    ("update", "--pids-limit", "5"): {"_json", "_cffi_backend"},
     ("events", "--stats"): {"_json"},
 }
 # Files of a cgroup, where the verb takes one.

@@ -56,7 +56,7 @@ def entry_of(store: Store, record: Record) -> Entry:
 
 
 def lock_holder(path: str) -> subprocess.Popen[bytes]:
-    process = subprocess.Popen([sys.executable, "-c", LOCK_INIT, path], stdout=subprocess.PIPE)
+    process = subprocess.Popen([sys.executable, "-P", "-c", LOCK_INIT, path], stdout=subprocess.PIPE)
     assert process.stdout
     assert process.stdout.readline() == b"locked\n"
     return process
@@ -133,7 +133,7 @@ def test_delete_answers_beside_a_create_that_hangs_and_force_ends_it(store: Stor
         "print('hangs', flush=True)\n"
         "time.sleep(300)\n"
     )
-    with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE) as runtime:
+    with subprocess.Popen([sys.executable, "-P", "-c", program], stdout=subprocess.PIPE) as runtime:
         assert runtime.stdout
         assert runtime.stdout.readline() == b"hangs\n"
         entry = store.open("a")
@@ -153,7 +153,7 @@ def test_force_ends_a_create_that_has_not_written_its_record_yet(store: Store) -
         "print('hangs', flush=True)\n"
         "time.sleep(300)\n"
     )
-    with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE) as runtime:
+    with subprocess.Popen([sys.executable, "-P", "-c", program], stdout=subprocess.PIPE) as runtime:
         assert runtime.stdout
         assert runtime.stdout.readline() == b"hangs\n"
         with pytest.raises(StateError, match="nothing was written yet"):
@@ -181,7 +181,7 @@ def test_force_waits_for_the_other_command_after_killing_init(store: Store, init
         "print('locked', flush=True)\n"
         f"import select; select.select([os.pidfd_open({init.pid})], [], [])\n"
     )
-    with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE) as other:
+    with subprocess.Popen([sys.executable, "-P", "-c", program], stdout=subprocess.PIPE) as other:
         assert other.stdout
         assert other.stdout.readline() == b"locked\n"
         with pytest.raises(StateError, match=f"in use by another command .pid {other.pid}."):

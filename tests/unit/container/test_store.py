@@ -65,7 +65,7 @@ def test_of_many_creators_one_wins(tmp_path: Path) -> None:
         f"try: entry = Store({str(tmp_path / 'root')!r}).create('a')\n"
         "except StateError as error: print(error)\nelse: print('won')\nsys.stdout.flush(); sys.stdin.readline()"
     )
-    command = [sys.executable, "-c", program]
+    command = [sys.executable, "-P", "-c", program]
     actors = [subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for _ in range(8)]
     for actor in actors:
         assert actor.stdin
@@ -87,7 +87,7 @@ def test_the_lock_names_who_has_it_and_is_free_after_it_died(tmp_path: Path) -> 
         f"from ocipy.container.store import Store\nentry = Store({str(tmp_path)!r}).open('a'); entry.lock(wait=True)\n"
         "print('x', flush=True)\ninput()"
     )
-    command = [sys.executable, "-c", program]
+    command = [sys.executable, "-P", "-c", program]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
         assert other.stdout
         assert other.stdout.readline() == b"x\n"
@@ -181,7 +181,7 @@ def test_without_the_private_parts_of_json_everything_is_the_same(tmp_path: Path
         "    assert r.parse_json(r.json_text(value)) == value\n"
         "try: r.parse_json('{')\nexcept r.StateError: print('refused')"
     )
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-P", "-c", program], capture_output=True, text=True)
     assert (done.stdout, done.stderr) == ("refused\n", "")
     assert record_module.parse_json("1") == 1
 
