@@ -167,24 +167,19 @@ def wrap(line: Timeline, name: str) -> None:
     """Put wrappers around the functions of a module that has just been loaded: who imports them gets the wrappers."""
     module: Any = sys.modules.get(name)
     if name.startswith("ocipy.cli.") and "run" in vars(module):
-        _replace(module, "run", timed(line, module.run, name.rpartition(".")[2], "verb"))
+        _replace(line, module, "run", timed, name.rpartition(".")[2], "verb")
     for path, title in TIMED.get(name, {}).items():
-        owner, function = _find(module, path)
-        _replace(owner, path.rpartition(".")[2], timed(line, function, title, "work"))
+        _replace(line, module, path, timed, title, "work")
     for path, make in SPECIAL.get(name, {}).items():
-        owner, function = _find(module, path)
-        _replace(owner, path.rpartition(".")[2], make(line, function))
+        _replace(line, module, path, make)
 
 
-def _find(module: Any, path: str) -> tuple[Any, Any]:
-    names, owner = path.split("."), module
-    for name in names[:-1]:
-        owner = getattr(owner, name)
-    return owner, getattr(owner, names[-1])
-
-
-def _replace(owner: Any, name: str, function: Callable[..., Any]) -> None:
-    setattr(owner, name, function)
+def _replace(line: Timeline, module: Any, path: str, make: Callable[..., Callable[..., Any]], *more: str) -> None:
+    """What is not there is not timed: a test tells of it."""
+    owner, _, name = path.rpartition(".")
+    place = getattr(module, owner, None) if owner else module
+    if (function := getattr(place, name, None)) is not None:
+        setattr(place, name, make(line, function, *more))
 
 
 def timed(line: Timeline, function: Callable[..., Any], name: str, kind: str, **args: Any) -> Callable[..., Any]:
