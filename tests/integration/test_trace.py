@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import socket
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -124,6 +126,26 @@ def test_start_alone_is_told_too(container: Make, tmp_path: Path) -> None:
     box.runtime(f"--trace={file}", "start", box.id)
     assert [op for _, op, _ in steps(read(file))] == ["WAIT_START", "SECCOMP", "EXEC"]
     assert box.status == "running"
+
+
+def test_an_init_that_is_filtered_while_it_waits_is_not_asked_for_the_time(container: Make, tmp_path: Path) -> None:
+    def with_agent(config: Config) -> None:
+        with_filter(config)
+        config["linux"]["seccomp"]["syscalls"].append({"names": ["getppid"], "action": "SCMP_ACT_NOTIFY"})
+        config["linux"]["seccomp"]["listenerPath"] = str(tmp_path / "agent")
+
+    with socket.socket(socket.AF_UNIX) as agent:
+        os.chdir(tmp_path)
+        agent.bind("agent")
+        os.chdir("/")
+        agent.listen()
+        box, first, second = container("/bin/sleep", "100", mutate=with_agent), tmp_path / "create.json", tmp_path / "start.json"
+        box.runtime("--trace", first, "create", "--bundle", box.bundle.path, box.id, stdout=box.output, stderr=box.errors)
+    box.runtime("--trace", second, "start", box.id)
+    assert box.status == "running"
+    unmeasured = [event["name"] for event in read(first) if event["args"].get("measured") is False]
+    assert unmeasured == ["SECCOMP", "LOCK", "READY"]
+    assert [op for _, op, _ in steps(read(second))] == ["WAIT_START", "EXEC"]
 
 
 def test_exec_and_every_other_verb(container: Make, tmp_path: Path) -> None:
