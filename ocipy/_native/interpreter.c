@@ -193,8 +193,6 @@ int main(int argc, char **argv)
 		return die("this is no command", "call ocipy");
 	struct sigaction ours = {.sa_handler = on_interrupt}, before; /* without SA_RESTART: whoever waits is to hear of it */
 
-	signal(SIGPIPE, SIG_IGN); /* as Python does */
-	signal(SIGXFSZ, SIG_IGN);
 	PyStatus status = start(argv + 1, sites - 1, argv + sites + 1, argc - sites - 1);
 	if (PyStatus_Exception(status))
 		return die("Python does not start", status.err_msg);

@@ -70,6 +70,8 @@ int shim_sched_setaffinity(int pid, const char *mask, size_t size);
 int shim_ioprio_set(int which, int who, int value);
 int shim_pidfd_open(int pid, unsigned flags);
 int shim_pidfd_send_signal(int pidfd, int signal);
+void shim_note_interrupts(void);
+int shim_was_interrupted(void);
 int shim_signalfd(const int *numbers, unsigned count);
 int shim_close_range(unsigned first, unsigned last, unsigned flags);
 

@@ -50,6 +50,35 @@ int shim_pidfd_send_signal(int pidfd, int signal)
 	return (int)syscall(SYS_pidfd_send_signal, pidfd, signal, NULL, 0);
 }
 
+static volatile sig_atomic_t interrupted; /* 2: and somebody knows */
+
+static void note(int number)
+{
+	(void)number;
+	if (!interrupted)
+		interrupted = 1;
+}
+
+/* From now on Ctrl-C and SIGTERM break off no more than a wait, unless the caller ignores them. */
+void shim_note_interrupts(void)
+{
+	static const int numbers[] = {SIGINT, SIGTERM};
+	struct sigaction action = {.sa_handler = note}, before;
+
+	for (unsigned i = 0; i < sizeof(numbers) / sizeof(numbers[0]); i++)
+		if (sigaction(numbers[i], &action, &before) == 0 && before.sa_handler == SIG_IGN)
+			sigaction(numbers[i], &before, NULL);
+}
+
+/* Once. */
+int shim_was_interrupted(void)
+{
+	if (interrupted != 1)
+		return 0;
+	interrupted = 2;
+	return 1;
+}
+
 /* Blocks the signals, and gives the descriptor that they wait in. */
 int shim_signalfd(const int *numbers, unsigned count)
 {

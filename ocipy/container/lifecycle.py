@@ -11,6 +11,7 @@ from ocipy.container.record import Record, now
 from ocipy.container.session import Session
 from ocipy.container.store import Entry, Store, boot_id, filters_directory, start_time
 from ocipy.errors import HookError
+from ocipy.linux import sys
 from ocipy.linux.assemble import Assembled, assemble
 from ocipy.linux.host import read_host
 from ocipy.linux.options import Options
@@ -65,6 +66,7 @@ def create(request: Request) -> Created:
     warning.check()
     if warning.tell:
         _tell_plan(request, config, raw, assembled)
+    sys.note_interrupts()
     entry = request.store.create(request.id)
     session = None
     record = Record(request.id)

@@ -184,9 +184,21 @@ def pidfd_send_signal(pidfd: int, signal: int) -> None:
         raise _failure("pidfd_send_signal", pidfd, signal)
 
 
+def note_interrupts() -> None:
+    """From now on Ctrl-C and SIGTERM are KeyboardInterrupt where we wait, and nowhere else: between two lines of Python it could
+    come between what is done and what remembers it. Once: what it ends cleans up."""
+    lib.shim_note_interrupts()
+
+
+def _check_interrupt() -> None:
+    if lib.shim_was_interrupted():
+        raise KeyboardInterrupt
+
+
 def poll(fds: list[tuple[int, int]], timeout_ms: int) -> list[tuple[int, int]]:
     """[(fd, events)] -> [(fd, what happened)]; empty when the time is over (-1: never) or a signal came."""
     array = ffi.new("struct pollfd[]", [(fd, events, 0) for fd, events in fds])
+    _check_interrupt()
     if lib.poll(array, len(fds), timeout_ms) < 0:
         if ffi.errno == EINTR:
             return []
@@ -484,6 +496,7 @@ def connect_unix_stream(path: str) -> int:
 def _connect(kind: int, path: str) -> int:
     fd, address = -1, _bytes(path, "connect")
     while fd < 0:
+        _check_interrupt()
         fd = lib.shim_connect_unix(kind, address)
         if fd < 0 and ffi.errno != EINTR:
             raise _failure("connect", path)
@@ -499,8 +512,11 @@ def sendmsg_fd(sock: int, data: bytes, fds: list[int]) -> None:
 def recvmsg_fds(sock: int, size: int) -> tuple[bytes, list[int]]:
     """One message; b"" at the end of file, also when the peer ended without reading all. Descriptors are close-on-exec."""
     data, fds = ffi.new("char[]", size), ffi.new("int[]", 1 + MAX_FDS)
-    while (got := lib.shim_recvmsg(sock, data, size, fds)) < 0:
-        if ffi.errno != EINTR:
+    got = -1
+    while got < 0:
+        _check_interrupt()
+        got = lib.shim_recvmsg(sock, data, size, fds)
+        if got < 0 and ffi.errno != EINTR:
             raise _failure("recvmsg", sock, size)
     return ffi.unpack(data, got), list(fds[1 : 1 + fds[0]])
 

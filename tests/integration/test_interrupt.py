@@ -15,6 +15,8 @@ import pytest
 
 from bundles import TIME_SCALE, Config, Container, wait_until
 
+from conftest import cgroups
+
 Make = Callable[..., Container]
 
 
@@ -116,3 +118,18 @@ def test_twice_is_as_once(container: Make, tmp_path: Path, pause: float) -> None
     time.sleep(pause)
     assert interrupt(process) == 1
     assert not (box.runtime.root / box.id).exists()
+
+
+@pytest.mark.parametrize(("name", "stride"), [("INT", 3), ("TERM", 11)])
+def test_create_is_done_or_leaves_nothing_whenever_it_comes(container: Make, name: str, stride: int) -> None:
+    """Before there is anything that could be left it may just end."""
+    box = container("/bin/true")
+    argv = [box.runtime.path, "--root", str(box.runtime.root), "create", "--bundle", str(box.bundle.path), box.id]
+    number, status, quiet = 1, -1, subprocess.DEVNULL
+    while status and number < 1000:
+        strace = ["strace", "-qq", "-o", "/dev/null", "-e", f"inject=all:signal={name}:when={number}"]  # of each by its name
+        status = subprocess.run([*strace, *argv], stdin=quiet, stdout=quiet, stderr=quiet, timeout=30 * TIME_SCALE).returncode
+        assert status == 0 or not (box.runtime.root / box.id).exists(), f"{status} at call {number}"
+        assert status == 0 or not cgroups(), f"{status} at call {number}"
+        number += stride
+    assert number > 60 and not status
