@@ -113,7 +113,7 @@ cross: $(VENV)/.packages
 	OCIPY_WERROR=1 CC=$(CROSS) $(BIN)/python setup.py --quiet build_native --output build/aarch64
 	@mkdir -p build/aarch64/include
 	@ln -sf $$(pkg-config --variable=includedir libseccomp)/seccomp*.h build/aarch64/include
-	for source in $(wildcard ocipy/_native/shim*.c ocipy/_native/spawn.c ocipy/_native/check.c); do \
+	for source in $(wildcard ocipy/_native/shim*.c ocipy/_native/spawn.c ocipy/_native/check.c ocipy/_native/filter.c); do \
 		$(CROSS) $$($(BIN)/python ocipy/_native/build.py) -Werror -Ibuild/aarch64/include -c -o build/aarch64/shim.o $$source || exit 1; \
 	done
 

@@ -8,6 +8,7 @@
     interpreter.c cli/boot.py ──▶ ocipy/_native/ocipy                  Python's core alone; absent where there is no libpython
     docs/man/*.8.in ocipy/cli/options.py ──▶ <prefix>/share/man/man8   manual pages
     shim.cdef spawn.c check.c shim*.c ──cffi──▶ ocipy/_native/_shim    API mode, out of line
+    filter.cdef filter.c ──cffi──▶ ocipy/_native/_seccomp              with libseccomp
 
 Names and versions are in pyproject.toml. CC and CFLAGS are honoured; OCIPY_WERROR=1 makes warnings errors (the Makefile does).
 """
@@ -164,7 +165,7 @@ def boot_header() -> str:
     boot = marshal.dumps(bytecode((ROOT / "ocipy/cli/boot.py").read_bytes(), "ocipy/cli/boot.py"))
     suffix = sysconfig.get_config_var("EXT_SUFFIX")
     places = {name: f"../{name}{suffix}" for name in ("_cffi_backend", "_prctl")}  # in the package's site
-    places["ocipy._native._shim"] = "_native/_shim.abi3.so"
+    places |= {f"ocipy._native.{name}": f"_native/{name}.abi3.so" for name in ("_shim", "_seccomp")}
     for name in ("_json", "_socket", "_struct", "fcntl"):
         spec = importlib.util.find_spec(name)
         if spec and spec.has_location and spec.origin:
@@ -338,7 +339,7 @@ if commit := current_commit():  # before setup(): a source archive takes it alon
     write_if_changed(ROOT / "ocipy" / "_commit.py", f'COMMIT = "{commit}"\n')
 setup(
     cmdclass={"build": Build, "build_native": BuildNative, "build_ext": BuildExt, "build_py": BuildPy},
-    cffi_modules=["ocipy/_native/build.py:ffibuilder"] if (NATIVE / "shim.cdef").exists() else [],
+    cffi_modules=["ocipy/_native/build.py:ffibuilder", "ocipy/_native/build.py:seccomp_builder"],
     # An ELF on the PATH: scripts= reads its files as text. The wheel keeps the execute bit.
     data_files=[("bin", [f"{OUTPUT}/ocipy"]), ("share/man/man8", manual_pages())],
 )

@@ -89,13 +89,6 @@ int shim_restore_termios(int fd, const struct termios *saved);
 int shim_get_winsize(int fd, struct winsize *size);
 int shim_set_winsize(int fd, const struct winsize *size);
 
-/* shim_seccomp.c */
-uint32_t shim_seccomp_arch(const char *name);
-unsigned shim_seccomp_version(void);
-int shim_seccomp_number(uint32_t arch, const char *name);
-long shim_seccomp_compile(uint32_t arch, uint32_t default_action, const char *names, const uint32_t *actions, int count,
-			  char *program, size_t size, int *place);
-
 /* shim_bpf.c */
 int shim_bpf_load(const char *instructions, unsigned count, const char *name, char *log, unsigned log_size);
 int shim_bpf_attach(int cgroup, int program, int replaced);

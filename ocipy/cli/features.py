@@ -72,14 +72,15 @@ def _linux() -> dict[str, Any]:
 
 
 def _seccomp() -> dict[str, Any]:
-    from ocipy.linux import seccomp, sys
+    from ocipy.linux import seccomp
+    from ocipy.linux.libseccomp import arch
 
     flags = sorted(seccomp.FLAGS)
     return {
         "enabled": True,
         "actions": sorted(seccomp.ACTIONS),
         "operators": sorted(seccomp.OPERATORS),
-        "archs": ["SCMP_ARCH_" + name for name in _SECCOMP_ARCHITECTURES.split() if sys.seccomp_arch(name.lower())],
+        "archs": ["SCMP_ARCH_" + name for name in _SECCOMP_ARCHITECTURES.split() if arch(name.lower())],
         "knownFlags": flags,
         "supportedFlags": flags,
     }

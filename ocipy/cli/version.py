@@ -27,7 +27,7 @@ def commit() -> str:
 def libseccomp_version() -> str:
     """ "2.5.4", or "" when the native part is not built."""
     try:
-        from ocipy.linux.sys import libseccomp_version as linked
+        from ocipy.linux.libseccomp import version as linked
     except ImportError:
         return ""
     return linked()

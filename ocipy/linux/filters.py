@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 
-from ocipy.linux import seccomp_bpf, sys
+from ocipy.linux import libseccomp, seccomp_bpf
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ HEAD = 8  # bytes of the two lengths in front
 def find_or_compile(directory: str, seccomp: Seccomp, compile_filter: Callable[[Seccomp], bytes], compiler: str) -> bytes:
     """``compile_filter(seccomp)``, from ``directory`` if this ``compiler`` (a file) has done it before. Raises what that does."""
     stamps = [_stamp(path) for path in (compiler, seccomp_bpf.__file__)]
-    key = repr((os.uname().machine, sys.libseccomp_version(), stamps, seccomp)).encode("utf-8", "surrogateescape")
+    key = repr((os.uname().machine, libseccomp.version(), stamps, seccomp)).encode("utf-8", "surrogateescape")
     path = f"{directory}/{_name(key)}"
     program = _read(path, key)
     if program is None:

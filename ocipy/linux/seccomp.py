@@ -8,7 +8,7 @@ beside another rule), or did not end in minutes (some pairs of rules with one or
 from __future__ import annotations
 
 from ocipy.errors import ConfigError, SeccompError
-from ocipy.linux import seccomp_bpf as bpf, sys
+from ocipy.linux import libseccomp, seccomp_bpf as bpf
 from ocipy.plan import ops
 from ocipy.plan.step import Step
 
@@ -135,20 +135,20 @@ def compile_filter(seccomp: Seccomp) -> bytes:
     parts = []
     for index, arch in enumerate(_architectures(seccomp)):
         try:
-            program, largest = sys.seccomp_compile(arch, rules.default, names, rules.unconditional(arch))
-        except sys.FilterError as error:
+            program, largest = libseccomp.compile_names(arch, rules.default, names, rules.unconditional(arch))
+        except libseccomp.FilterError as error:
             raise _explained(error, seccomp, rules, index) from None
         head = bpf.younger(largest, ERRNO | ENOSYS) if limited and largest >= 0 else []
         for name, conditional in rules.conditional.items():
             number = X86_DIRECT.get(name, -1) if arch == SCMP_ARCH_X86 else -1
             if number < 0:
-                number = sys.seccomp_number(arch, name)
+                number = libseccomp.number(arch, name)
             if number >= 0:
                 head += bpf.call(number, conditional, rules.default, wide=bool(arch & ARCH_64BIT))
         parts.append((arch, head, program))
     program = bpf.joined(parts)
-    if len(program) > 8 * sys.MAX_INSTRUCTIONS:
-        detail = f"{len(program) // 8} instructions, of which the kernel takes {sys.MAX_INSTRUCTIONS}: use fewer conditions"
+    if len(program) > 8 * libseccomp.MAX_INSTRUCTIONS:
+        detail = f"{len(program) // 8} instructions, of which the kernel takes {libseccomp.MAX_INSTRUCTIONS}: use fewer conditions"
         raise SeccompError(0, "compile the filter", "", ROOT + "/syscalls", detail)
     return program
 
@@ -157,13 +157,13 @@ def _architectures(seccomp: Seccomp) -> list[int]:
     """libseccomp's tokens, the machine's own always among them: its system calls are those of the container."""
     tokens = []
     for index, name in enumerate(seccomp.get("architectures") or ()):
-        token = sys.seccomp_arch(name.removeprefix("SCMP_ARCH_").lower())
+        token = libseccomp.arch(name.removeprefix("SCMP_ARCH_").lower())
         if not token:
-            reason = f"libseccomp {sys.libseccomp_version()} does not know {name}"
+            reason = f"libseccomp {libseccomp.version()} does not know {name}"
             raise ConfigError(f"{ROOT}/architectures/{index}", reason)
         if token not in tokens:
             tokens.append(token)
-    native = sys.seccomp_arch("")
+    native = libseccomp.arch("")
     return tokens if native in tokens else [*tokens, native]
 
 
@@ -180,14 +180,14 @@ def _check_notified(entry: Syscall, pointer: str) -> None:
                 raise ConfigError(f"{pointer}/names/{index}", reason)
 
 
-def _explained(error: sys.FilterError, seccomp: Seccomp, rules: Rules, arch: int) -> SeccompError:
+def _explained(error: libseccomp.FilterError, seccomp: Seccomp, rules: Rules, arch: int) -> SeccompError:
     pointer, what = ROOT, ""
     if error.name == -1:
         pointer, what = f"{ROOT}/architectures/{arch}", f" for {(seccomp.get('architectures') or ['this machine'])[arch]}"
     elif error.name is not None:
         index = list(rules.entries.values())[error.name]
         pointer, what = f"{ROOT}/syscalls/{index}", f" with {seccomp['syscalls'][index]['action']}"
-    detail = f"libseccomp {sys.libseccomp_version()} refuses it"
+    detail = f"libseccomp {libseccomp.version()} refuses it"
     if error.errno == 95:  # EOPNOTSUPP
         detail += ": this kernel or this libseccomp is too old for the action"
     elif error.errno == 33:  # EDOM

@@ -550,55 +550,6 @@ def set_winsize(fd: int, size: tuple[int, int, int, int]) -> None:
         raise _failure("ioctl", fd, "TIOCSWINSZ")
 
 
-# ---- seccomp ---------------------------------------------------------------------------------------------------------
-
-MAX_INSTRUCTIONS = 4096  # BPF_MAXINSNS
-
-
-class FilterError(CallError):
-    """libseccomp refused a part of a profile: ``name``, its index, -1 for the architecture, None for all of it."""
-
-    name: int | None = None
-
-
-def seccomp_arch(name: str) -> int:
-    """libseccomp's token of an architecture ("x86_64"; "": this machine), 0 when it knows none."""
-    token: int = lib.shim_seccomp_arch(_bytes(name, "seccomp_arch_resolve_name"))
-    return token
-
-
-def seccomp_number(arch: int, name: str) -> int:
-    """The number of a system call, negative when this architecture has none."""
-    number: int = lib.shim_seccomp_number(arch, _name(name))
-    return number
-
-
-def _name(name: str) -> bytes:
-    """For libseccomp, which does not know it when it has a character of no C name."""
-    return name.encode("utf-8", "replace").replace(b"\0", b"?")
-
-
-def seccomp_compile(arch: int, default_action: int, names: list[str], actions: list[int]) -> tuple[bytes, int]:
-    """The BPF program for one architecture, ``actions[i]`` for ``names[i]``, and the largest number among the names (-1: none).
-
-    Raises FilterError.
-    """
-    texts = b"".join([_name(name) + b"\0" for name in names])
-    place, program = ffi.new("int[2]"), ffi.new("char[]", 8 * (MAX_INSTRUCTIONS + 1))
-    size = lib.shim_seccomp_compile(arch, default_action, texts, actions, len(names), program, len(program), place)
-    if size >= 0:
-        return ffi.unpack(program, size), place[0]
-    error = FilterError(ffi.errno, "libseccomp")
-    error.name = place[1] if place[1] < len(names) else None
-    raise error
-
-
-def libseccomp_version() -> str:
-    """ "2.5.4"."""
-    version = lib.shim_seccomp_version()
-    return f"{version >> 16}.{version >> 8 & 255}.{version & 255}"
-
-
 # ---- plans -----------------------------------------------------------------------------------------------------------
 
 PLAN_ERRORS = (

@@ -68,6 +68,7 @@ def test_is_small(elf: bytes) -> None:
 
 
 def test_the_shim_loads_with_every_symbol_resolved() -> None:
-    from ocipy._native import _shim
+    from ocipy._native import _seccomp, _shim
 
     assert [name for name in dir(_shim.lib) if name.startswith("shim_")]
+    assert [name for name in dir(_seccomp.lib) if name.startswith("filter_")]

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from ocipy.errors import ConfigError, SeccompError
-from ocipy.linux import seccomp, sys
+from ocipy.linux import libseccomp, seccomp, sys
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -200,7 +200,7 @@ def test_many_conditions_on_one_call_are_a_program_for_each_of_them() -> None:
     entries = [entry("openat", "ERRNO", (0, "EQ", value), (1, "GT", value)) for value in range(50)]
     program = compiled("ALLOW", *entries)
     nr = number("openat")
-    native = sys.seccomp_arch("")
+    native = libseccomp.arch("")
     for value in range(50):
         assert verdict(program, nr, (value, value + 1, 0, 0, 0, 0), native) == ERRNO | EPERM
         assert verdict(program, nr, (value, value, 0, 0, 0, 0), native) == ALLOW
@@ -210,7 +210,7 @@ def test_two_rules_of_two_conditions_each_are_compiled() -> None:
     """libseccomp 2.5.4 does not come back from these."""
     both = [entry("openat", "ERRNO", (0, "EQ", 1), (1, "NE", 2)), entry("openat", "TRAP", (1, "EQ", 2), (2, "GT", 3))]
     program = compiled("ALLOW", *both)
-    nr, native = number("openat"), sys.seccomp_arch("")
+    nr, native = number("openat"), libseccomp.arch("")
     for args, want in (((1, 1), ERRNO | EPERM), ((1, 2, 4), 0x00030000), ((1, 2, 3), ALLOW), ((0, 1, 4), ALLOW)):
         assert verdict(program, nr, (*args, 0, 0, 0, 0)[:6], native) == want
 
@@ -318,7 +318,7 @@ def test_an_architecture_of_another_kind_of_machine_is_named_in_the_error() -> N
 
 
 def test_an_architecture_that_this_libseccomp_does_not_know_is_named_in_the_error() -> None:
-    if sys.seccomp_arch("m68k"):
+    if libseccomp.arch("m68k"):
         pytest.skip("this libseccomp knows all architectures of the specification")
     with pytest.raises(ConfigError) as caught:
         compiled("ALLOW", archs="M68K")
@@ -328,7 +328,7 @@ def test_an_architecture_that_this_libseccomp_does_not_know_is_named_in_the_erro
 @pytest.mark.spec("/linux/seccomp/architectures=*", needs="that machine: libseccomp knows the name")
 def test_every_architecture_of_the_specification_has_libseccomps_name() -> None:
     for name in ("x86", "x86_64", "x32", "arm", "aarch64", "mips64n32", "ppc64le", "s390x", "parisc64", "riscv64"):
-        assert sys.seccomp_arch(name)
+        assert libseccomp.arch(name)
 
 
 # ---- what is refused ---------------------------------------------------------------------------------------------------

@@ -1,5 +1,8 @@
 /* config-linux.md, Seccomp, as a BPF program: all calls of libseccomp that a profile takes, in one call from Python. */
-#include "shim.h"
+#include <errno.h>
+#include <stddef.h>
+#include <stdint.h>
+#include "filter.cdef"
 #include <string.h>
 #include <sys/mman.h>
 #include <unistd.h>
@@ -26,17 +29,17 @@ static int fail(int error)
 	return -1;
 }
 
-uint32_t shim_seccomp_arch(const char *name)
+uint32_t filter_arch(const char *name)
 {
 	return name[0] ? seccomp_arch_resolve_name(name) : seccomp_arch_native();
 }
 
-int shim_seccomp_number(uint32_t arch, const char *name)
+int filter_number(uint32_t arch, const char *name)
 {
 	return seccomp_syscall_resolve_name_arch(arch, name);
 }
 
-unsigned shim_seccomp_version(void)
+unsigned filter_version(void)
 {
 	const struct scmp_version *version = seccomp_version();
 
@@ -87,7 +90,7 @@ static long export_program(scmp_filter_ctx context, char *program, size_t size)
  * Returns its bytes; place[0] is the largest number named. On failure place[1] is the name at fault, -1 for the architecture,
  * `count` for the whole.
  */
-long shim_seccomp_compile(uint32_t arch, uint32_t default_action, const char *names, const uint32_t *actions, int count,
+long filter_compile(uint32_t arch, uint32_t default_action, const char *names, const uint32_t *actions, int count,
 			  char *program, size_t size, int *place)
 {
 	struct compiler compiler = {seccomp_init(default_action), arch, default_action, -1};
