@@ -427,23 +427,26 @@ def _of_start(line: Timeline, entry: Entry, rows: dict[int, str], end: int) -> l
 
 def write(invocation: Invocation, status: int) -> int:
     """Write the file; the exit code. A command that succeeded fails when it cannot be written."""
-    line, path = timeline, invocation["trace"]
-    if line is None:
+    if timeline is None:
         return status
-    end = now()
+    try:
+        _write(invocation["trace"], _render(timeline, invocation, status))
+    except Exception as error:  # whatever it is: the command has been carried out
+        reason = strerror(error.errno or 0) if isinstance(error, OSError) else f"{type(error).__name__}: {error}"
+        return _complain(invocation, f"--trace {invocation['trace']}: {reason}", status)
+    return status
+
+
+def _render(line: Timeline, invocation: Invocation, status: int) -> bytes:
+    end, name = now(), f"ocipy {invocation.verb}".strip()
     line.add("main", "start", line.main_began, end, status=status)
-    line.add(f"ocipy {invocation.verb}", "command", line.began, end, containers=invocation.args[:1], status=status)
-    rows, spans = {line.pid: f"ocipy {invocation.verb} (runtime)"}, list(line.spans)
+    line.add(name, "command", line.began, end, containers=invocation.args[:1], status=status)
+    rows, spans = {line.pid: f"{name} (runtime)"}, list(line.spans)
     if line.session is not None:
         spans += _of_session(line, line.session, rows, end)
     elif line.started is not None and "GO" in line.heard:
         spans += _of_start(line, line.started, rows, end)
-    try:
-        _write(path, render(spans, rows))
-    except (OSError, ValueError) as error:
-        reason = strerror(error.errno or 0) if isinstance(error, OSError) else str(error)
-        return _complain(invocation, f"--trace {path}: {reason}", status)
-    return status
+    return render(spans, rows)
 
 
 def _write(path: str, data: bytes) -> None:

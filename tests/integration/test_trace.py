@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import socket
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -184,6 +185,24 @@ def test_a_command_that_fails_writes_it_as_well(container: Make, tmp_path: Path)
     assert last["args"]["failed"]
     assert (last["name"], last["args"]["pointer"]) == ("MOUNT", f"/mounts/{len(box.bundle.config['mounts']) - 1}")
     assert any("nonsense" in event["args"].get("error", "") for event in events)
+
+
+@pytest.mark.parametrize("words", ["--nonsense", "nonsense", "create", "--version", "create --bundle /nonexistent x"])
+def test_a_command_that_comes_to_nothing_writes_it_as_well(runtime: Runtime, tmp_path: Path, words: str) -> None:
+    plain = runtime(*words.split(), check=False)
+    result = runtime("--trace", tmp_path / "trace.json", *words.split(), check=False)
+    assert (result.status, result.stdout, result.stderr) == (plain.status, plain.stdout, plain.stderr)
+    events = read(tmp_path / "trace.json")
+    assert [event["args"]["status"] for event in events if event["cat"] == "command"] == [plain.status]
+
+
+def test_without_the_launcher_it_begins_later(runtime: Runtime, tmp_path: Path) -> None:
+    python = Path(runtime.path).with_name("python")
+    flags: list[str | Path] = ["--trace", tmp_path / "trace.json", "--root", tmp_path]
+    subprocess.run([python, "-P", "-m", "ocipy", *flags, "list"], check=True, timeout=60)
+    events = read(tmp_path / "trace.json")
+    assert names(events, "start") == ["main"]
+    assert names(events, "verb") == ["list"]
 
 
 def test_the_program_sees_no_difference(container: Make, tmp_path: Path) -> None:
