@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ocipy.cli.main import write
-from ocipy.container.record import json_text
+from ocipy.config.json_text import json_text
 from ocipy.container.state import report
 from ocipy.container.store import Store
 from ocipy.errors import NotFoundError, StateError, UsageError

@@ -9,7 +9,8 @@ from __future__ import annotations
 import os
 
 from ocipy import warning
-from ocipy.container.record import now, quote
+from ocipy.config.json_text import quote
+from ocipy.container.record import now
 from ocipy.errors import OcipyError
 
 TYPE_CHECKING = False

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 from ocipy.config.load import SIZE_MAX, parse_resources, read_file
-from ocipy.container.record import json_text
+from ocipy.config.json_text import json_text
 from ocipy.container.store import Store
 from ocipy.container.update import update
 from ocipy.errors import ConfigError, UsageError

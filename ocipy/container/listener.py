@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 from ocipy import SPEC_VERSION
-from ocipy.container.record import json_text
+from ocipy.config.json_text import json_text
 from ocipy.container.state import state_json
 from ocipy.errors import SeccompError
 from ocipy.linux import sys

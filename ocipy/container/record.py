@@ -7,6 +7,8 @@ its value as it stands. A torn file keeps its whole lines, which is what ``delet
 from __future__ import annotations
 
 import time
+
+from ocipy.config.json_text import json_text
 from ocipy.errors import StateError
 
 TYPE_CHECKING = False
@@ -174,19 +176,19 @@ class _Scanning:
     memo: dict[str, str] = {}
 
 
-def _json_parts() -> tuple[Callable[[str], str], Callable[[str, int], tuple[Any, int]]]:
-    """What the json module itself is made of, without its imports; they are private, so json where they are not to be had."""
+def _scanner() -> Callable[[str, int], tuple[Any, int]]:
+    """What the json module itself is made of, without its imports; it is private, so json where it is not to be had."""
     try:
-        from _json import encode_basestring_ascii, make_scanner
+        from _json import make_scanner
 
-        return encode_basestring_ascii, make_scanner(_Scanning())  # type: ignore[arg-type]
+        return make_scanner(_Scanning())  # type: ignore[arg-type]
     except (ImportError, AttributeError, TypeError):
-        from json import JSONDecoder, dumps
+        from json import JSONDecoder
 
-        return dumps, JSONDecoder().raw_decode
+        return JSONDecoder().raw_decode
 
 
-quote, _scan = _json_parts()
+_scan = _scanner()
 
 
 def parse_json(text: str) -> Any:
@@ -198,23 +200,3 @@ def parse_json(text: str) -> Any:
     if end != len(text):
         raise StateError(f"{text[:40]!r} is no JSON")
     return value
-
-
-def json_text(value: Any, indent: str = "") -> str:
-    """``value`` as JSON in ASCII: compact, or, with ``indent`` "\\n" and the first line's indentation, two more spaces a level."""
-    if isinstance(value, str):
-        return str(quote(value))
-    if value is None or isinstance(value, bool):
-        return "null" if value is None else "true" if value else "false"
-    if isinstance(value, int):
-        return str(int(value))
-    if isinstance(value, float):
-        return repr(value)
-    inner = indent + "  " if indent else ""
-    between = "," + inner
-    if isinstance(value, dict):
-        colon = ": " if indent else ":"
-        body = between.join([quote(key) + colon + json_text(item, inner) for key, item in value.items()])
-        return f"{{{inner}{body}{indent}}}" if body else "{}"
-    body = between.join([json_text(item, inner) for item in value])
-    return f"[{inner}{body}{indent}]" if body else "[]"

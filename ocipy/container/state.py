@@ -6,7 +6,8 @@ import errno
 import os
 
 from ocipy import SPEC_VERSION
-from ocipy.container.record import CREATING, json_text
+from ocipy.config.json_text import json_text
+from ocipy.container.record import CREATING
 from ocipy.container.store import boot_id, start_time
 
 TYPE_CHECKING = False

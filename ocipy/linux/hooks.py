@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ocipy import SPEC_VERSION
+from ocipy.config.json_text import json_text
 from ocipy.plan import ops
 from ocipy.plan.step import Step
 
@@ -50,10 +51,8 @@ def plan_open(config: Config) -> list[Step]:
 
 def state_parts(config: Config, options: Options, status: str) -> tuple[str, str]:
     """The container's state as JSON in two parts, between which the pid belongs (runtime.md, State)."""
-    from json import dumps  # only a bundle with such hooks pays for it
-
     state = {"ociVersion": SPEC_VERSION, "id": options.id, "status": status, "pid": 0, "bundle": options.bundle}
     if config.get("annotations"):
         state["annotations"] = config["annotations"]
-    head, tail = dumps(state).split('"pid": 0', 1)
-    return head + '"pid": ', tail
+    head, tail = json_text(state).split('"pid":0', 1)
+    return head + '"pid":', tail

@@ -230,7 +230,10 @@ def test_a_host_without_ps_is_one_line(tmp_path: Path) -> None:
 
 # Start-up is the performance problem: every module that a verb loads is named here, and one more is a decision.
 BARE = "import sys, os, errno, time, __future__; print(*sys.modules)"  # what every interpreter, and every module of ours, has
-OURS = {"", ".cli", ".cli.main", ".cli.options", ".container", ".container.record", ".container.store", ".errors", ".warning"}
+OURS = {
+    "", ".cli", ".cli.main", ".cli.options", ".config", ".config.json_text", ".container", ".container.record", ".container.store",
+    ".errors", ".warning",
+}  # fmt: skip
 STATE = OURS | {".container.state"}
 CGROUPS = STATE | {".linux", ".linux.cgroups", ".linux.cgroups.freezer"}
 PLAN = {

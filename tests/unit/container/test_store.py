@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from ocipy.container import record as record_module
-from ocipy.container.record import json_text, parse_json
+from ocipy.config.json_text import json_text
+from ocipy.container.record import parse_json
 from ocipy.container.store import Record, Store, check_id, default_root, start_time
 from ocipy.errors import NotFoundError, StateError
 
