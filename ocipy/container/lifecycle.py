@@ -177,6 +177,9 @@ def _undo(session: Session | None, entry: Entry, record: Record, config: Config,
 
     if session is not None:
         session.abort()
+    if getattr(error, "name", "") == "UnitExists":
+        # Somebody has made it since the journal was written: neither it nor its cgroup is ours to stop.
+        record.made_cgroups = []
     record.hooks_after = isinstance(error, HookError) and bool((config.get("hooks") or {}).get("poststop"))
     undo(entry, record)
 

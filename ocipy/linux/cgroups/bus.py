@@ -54,11 +54,11 @@ class BusError(CgroupError):
 class Bus:
     """Connected on construction: to the user's systemd, or to that of the host. Raises CgroupError; ``close`` it."""
 
-    __slots__ = ("_jobs", "_parser", "_serial", "_sock", "_what", "address", "direct")
+    __slots__ = ("_jobs", "_owner", "_parser", "_serial", "_sock", "_what", "address", "direct")
 
     def __init__(self, *, user: bool, what: str) -> None:
         """``what`` is being done, for errors."""
-        self._what, self._serial = what, 0
+        self._what, self._serial, self._owner = what, 0, None
         self._jobs: list[tuple[Any, ...]] = []
         _need_jeepney(what)
         from jeepney.low_level import Parser
@@ -66,9 +66,17 @@ class Bus:
         self._parser = Parser()
         self._sock, self.address, self.direct = _connect(user, what)
         if not self.direct:
-            own = self._ask(BUS_DAEMON, "Hello")[0]
-            self._check_pids(own)
-            self._ask(BUS_DAEMON, "AddMatch", "s", (JOBS,))
+            try:
+                self._greet()
+            except BaseException:
+                self.close()
+                raise
+
+    def _greet(self) -> None:
+        self._check_pids(self._ask(BUS_DAEMON, "Hello")[0])
+        # Anybody on the bus may send us a signal: systemd's come from who has its name.
+        self._owner = self._ask(BUS_DAEMON, "GetNameOwner", "s", (SERVICE,))[0]
+        self._ask(BUS_DAEMON, "AddMatch", "s", (JOBS,))
 
     def close(self) -> None:
         self._sock.close()
@@ -97,7 +105,6 @@ class Bus:
     def _check_pids(self, own: str) -> None:
         """Does systemd mean by a pid what we mean? Raises CgroupError."""
         if self._ask(BUS_DAEMON, "GetConnectionUnixProcessID", "s", (own,))[0] != os.getpid():
-            self.close()
             raise CgroupError(0, self._what, detail=f"systemd at {self.address} is in another pid namespace: run ocipy in its own")
 
     def _ask(self, address: tuple[str, str, str], method: str, signature: str = "", body: tuple[Any, ...] = ()) -> tuple[Any, ...]:
@@ -137,7 +144,9 @@ class Bus:
             if not data:
                 raise CgroupError(0, self._what, detail=f"D-Bus at {self.address} closed the connection")
             self._parser.add_data(data)
-        if message.header.fields.get(HeaderFields.member) == "JobRemoved" and len(message.body) == 4:
+        fields = message.header.fields
+        from_systemd = self.direct or fields.get(HeaderFields.sender) == self._owner
+        if from_systemd and fields.get(HeaderFields.member) == "JobRemoved" and len(message.body) == 4:
             self._jobs.append(message.body)
         return message
 
@@ -196,7 +205,10 @@ def _parse(text: str) -> Iterator[tuple[str, bool]]:
             key, _, value = item.partition("=")
             if key in ("path", "abstract"):
                 pieces = value.split("%")
-                value = pieces[0] + "".join(chr(int(piece[:2], 16)) + piece[2:] for piece in pieces[1:])
+                try:
+                    value = pieces[0] + "".join(chr(int(piece[:2], 16)) + piece[2:] for piece in pieces[1:])
+                except ValueError:
+                    continue  # no address
                 yield ("\0" if key == "abstract" else "") + value, False
 
 
