@@ -60,17 +60,18 @@ class Bundle:
             spec.submodule_search_locations = [stem]
         return spec
 
-    def import_at_once(self, verb: str) -> None:
-        """What ``import`` would do for all that ``verb`` imports when it begins, without asking for each: a millisecond less."""
+    def import_at_once(self, verb: str) -> bool:
+        """What ``import`` would do for all that ``verb`` imports when it begins, without asking for each: a millisecond less.
+        False: it is no such verb."""
         _, _, place, size = self.index.get("all of " + verb, (False, 0, 0, 0))
         if not size:
-            return
+            return False
         for name, is_package, length, code in marshal.loads(posix.pread(self.fd, size, place)):  # noqa: S302
             if name in sys.modules:
                 continue
             spec = self.describe(name, is_package, length)
             if spec is None:
-                return
+                break
             module = new_module(name)
             parent, _, own = name.rpartition(".")
             module.__spec__, module.__loader__, module.__file__ = spec, self, spec.origin  # type: ignore[assignment]
@@ -84,6 +85,7 @@ class Bundle:
                 del sys.modules[name]
                 raise
             setattr(sys.modules[parent], own, module)
+        return True
 
     def create_module(self, spec: ModuleSpec) -> None:
         """A module like any other."""
@@ -241,8 +243,9 @@ def boot(arguments: list[str]) -> NoReturn:
 
             trace.start(launched, BEGAN, booted)
         if bundle:
-            for each in arguments:  # the verb, or what is called as one: no harm
-                bundle.import_at_once(each)
+            for each in arguments:
+                if bundle.import_at_once(each):  # the verb, or a value before it that is called like one: no harm
+                    break
         from ocipy.cli.main import main
 
         status = main(arguments)

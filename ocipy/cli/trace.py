@@ -200,8 +200,8 @@ def timed(line: Timeline, function: Callable[..., Any], name: str, kind: str, **
 
 def _import_at_once(line: Timeline, load: Callable[..., Any]) -> Callable[..., Any]:
     def call(bundle: Any, verb: str) -> Any:
-        if "all of " + verb in bundle.index:
-            timed(line, load, f"import all of {verb}", "import")(bundle, verb)
+        known = "all of " + verb in bundle.index
+        return known and timed(line, load, f"import all of {verb}", "import")(bundle, verb)
 
     return call
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -133,3 +134,10 @@ for name, module in sys.modules.items():
     )
     assert sorted(usual) == sorted(at_once)
     assert len(usual) > 30
+
+
+def test_arguments_of_the_program_are_no_verbs(prefix: Prefix, tmp_path: Path) -> None:
+    command = [str(prefix.launcher), "--root", str(tmp_path), "--trace", str(tmp_path / "trace"), "exec", "nope", "run", "create"]
+    assert subprocess.run(command, check=False, capture_output=True, timeout=60).returncode == 255
+    events = json.loads((tmp_path / "trace").read_text())["traceEvents"]
+    assert [event["name"] for event in events if event["name"].startswith("import all of ")] == ["import all of exec"]
