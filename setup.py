@@ -316,7 +316,7 @@ def bundle(package: Path) -> None:
 
 def in_order(name: str, trees: dict[str, ast.Module], found: dict[str, None], above: tuple[str, ...] = ()) -> None:
     """Add to ``found`` what the import of ``name`` imports, and it, each after what it needs."""
-    if name not in trees or name in found or name in above or name == "ocipy":
+    if name not in trees or name in found or name in above:
         return
     in_order(name.rpartition(".")[0], trees, found, (*above, name))
     for node in trees[name].body:

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 # In the package, written by setup.py: magic number of the bytecode, size of the index, size of the file, index, code.
 BUNDLE = "_bundle"
+CODECS_ARE_MADE_LATE = 0x030D0000  # from this version on, a codec that is asked for while Python is not whole is a NULL pointer
 INSTALLING = 60  # seconds by which a source may be younger than the bundle it was installed with
 
 
@@ -84,7 +85,8 @@ class Bundle:
             except BaseException:
                 del sys.modules[name]
                 raise
-            setattr(sys.modules[parent], own, module)
+            if parent:
+                setattr(sys.modules[parent], own, module)
         return True
 
     def create_module(self, spec: ModuleSpec) -> None:
@@ -232,7 +234,7 @@ def boot(arguments: list[str]) -> NoReturn:
     try:
         package = __file__.rpartition("/cli/")[0]
         bundle = open_bundle(package)
-        if bundle and finish is not None:
+        if bundle and finish is not None and sys.hexversion < CODECS_ARE_MADE_LATE:
             stay_small(package)
         elif finish is not None:
             make_whole()
