@@ -164,9 +164,11 @@ def _read(fd: int) -> bytes:
 
 
 def _write(fd: int, data: bytes) -> bool:
-    try:
-        while data:
+    while data:
+        try:
             data = data[os.write(fd, data) :]
-    except OSError:
-        return False
+        except BlockingIOError:
+            sys.poll([(fd, POLLOUT)], -1)  # whoever gave it to us does not want to wait; nothing is to be lost
+        except OSError:
+            return False
     return True

@@ -7,6 +7,7 @@ import pty
 import select
 import subprocess
 import termios
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -106,6 +107,21 @@ def test_what_is_typed_too_fast_waits_and_nothing_blocks(container: Make, at_ter
     person.keys = b"x" * 100000
     person.sees(b"100000")
     assert person.text.count(b"\0") == 2000000
+
+
+def test_nothing_is_lost_when_standard_output_does_not_block(container: Make) -> None:
+    box = container("/bin/sh", "-c", "seq 1 30000; echo end", mutate=with_terminal)
+    argv = [box.runtime.path, "--root", str(box.runtime.root), "run", "--bundle", str(box.bundle.path), box.id]
+    ours, theirs = os.pipe()
+    os.set_blocking(theirs, False)
+    with subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=theirs, stderr=theirs) as process:
+        os.close(theirs)
+        wait_until(lambda: select.select([ours], [], [], 0)[0] != [], 10, "output")
+        time.sleep(0.3)  # the pipe is full
+        with open(ours, "rb") as pipe:
+            text = pipe.read()
+    assert process.returncode == 0
+    assert text.split() == [b"%d" % number for number in range(1, 30001)] + [b"end"]
 
 
 @pytest.mark.parametrize("terminal", [False, True], ids=["files", "terminal"])
