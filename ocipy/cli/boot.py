@@ -179,12 +179,17 @@ def import_files() -> None:
         _install_external_importers()
 
 
+def nothing() -> None:
+    """What is left to do where all was done before."""
+
+
 def make_whole() -> None:
     """What the interpreter left out: codecs, streams, open(), signals, the import of files, os. Once."""
     global finish
     if finish is not None:
         complete, finish = finish, None
-        vars(builtins).pop("open", None)
+        if vars(builtins).get("open") is open_file:
+            del builtins.open
         if (small := sys.modules.get("ocipy.cli.small_os")) is not None:
             small.become_real()
         complete()
@@ -214,7 +219,12 @@ def open_file(file: int | str, mode: str = "r", *arguments: Any, **named: Any) -
 
 def stay_small(package: str) -> None:
     """Make do with the core of Python, and the bundle, as long as nothing asks for more."""
-    builtins.open = open_file  # type: ignore[assignment]
+    global finish, asked
+    if sys.hexversion >= CODECS_ARE_MADE_LATE and finish is not None:
+        finish()
+        finish, asked = nothing, True  # the real os is left
+    else:
+        builtins.open = open_file  # type: ignore[assignment]
     sys.meta_path.insert(0, Core(package))
     sys.meta_path.append(Rest)
     from ocipy.cli import small_os
@@ -234,7 +244,7 @@ def boot(arguments: list[str]) -> NoReturn:
     try:
         package = __file__.rpartition("/cli/")[0]
         bundle = open_bundle(package)
-        if bundle and finish is not None and sys.hexversion < CODECS_ARE_MADE_LATE:
+        if bundle and finish is not None:
             stay_small(package)
         elif finish is not None:
             make_whole()
