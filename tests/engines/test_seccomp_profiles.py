@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from bundles import PREFIX, TIME_SCALE, Config, Runtime, made, make_bundle
+from bundles import PREFIX, TIME_SCALE, Config, Runtime, made, make_bundle, runtime_path
 from engines.engine import IMAGE, Engine
 
 
@@ -26,11 +27,13 @@ def both(tmp_path: Path, no_leaks: None) -> Iterator[list[Runtime]]:
 
 
 def given(engine: Engine, *flags: str, now: tuple[str, ...] = ()) -> dict[str, Any]:
-    """The config that the engine gives its runtime for a container: kept beside the state."""
+    """The config that the engine gives its runtime for a container."""
     engine("run", "--detach", "--name", "given", *flags, IMAGE, "sleep", "1000")
     try:
-        (path,) = (path for state in engine.states for path in state.glob("*/config.json"))
-        config: dict[str, Any] = json.loads(path.read_text())
+        (entry,) = (entry for state in engine.states if state.is_dir() for entry in state.iterdir())
+        argv = [runtime_path(), "--root", str(entry.parent), "state", entry.name]
+        bundle = json.loads(subprocess.run(argv, capture_output=True, check=True).stdout)["bundle"]
+        config: dict[str, Any] = json.loads(Path(bundle, "config.json").read_text())
     finally:
         engine("rm", "--force", *now, "given")
     return config
