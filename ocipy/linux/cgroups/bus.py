@@ -58,8 +58,9 @@ class Bus:
 
     def __init__(self, *, user: bool, what: str) -> None:
         """``what`` is being done, for errors."""
-        self._what, self._serial, self._owner = what, 0, None
-        self._jobs: list[tuple[Any, ...]] = []
+        self._what, self._serial = what, 0
+        self._owner: str | None = None  # who answered last; None where there is no bus
+        self._jobs: list[tuple[str | None, tuple[Any, ...]]] = []  # JobRemoved, and who sent it
         _need_jeepney(what)
         from jeepney.low_level import Parser
 
@@ -74,8 +75,6 @@ class Bus:
 
     def _greet(self) -> None:
         self._check_pids(self._ask(BUS_DAEMON, "Hello")[0])
-        # Anybody on the bus may send us a signal: systemd's come from who has its name.
-        self._owner = self._ask(BUS_DAEMON, "GetNameOwner", "s", (SERVICE,))[0]
         self._ask(BUS_DAEMON, "AddMatch", "s", (JOBS,))
 
     def close(self) -> None:
@@ -92,10 +91,11 @@ class Bus:
     def run_job(self, method: str, signature: str, body: tuple[Any, ...]) -> None:
         """A method that queues a job, and the end of the job. Raises BusError, CgroupError unless it is done."""
         job = self.call(method, signature, body)[0]
+        systemd = self._owner  # anybody on the bus may send us a signal
         deadline = time.monotonic() + TIMEOUT
         while True:
-            for _, path, _, result in self._jobs:
-                if path == job:
+            for sender, (_, path, _, result) in self._jobs:
+                if path == job and (self.direct or sender == systemd):
                     if result != "done":
                         raise CgroupError(0, self._what, detail=f"{RESULTS.get(result, '')} (systemd says: {result})".lstrip())
                     return
@@ -125,6 +125,7 @@ class Bus:
             if reply.header.message_type is MessageType.error:
                 text = reply.body[0] if reply.body and isinstance(reply.body[0], str) else ""
                 raise BusError(self._what, reply.header.fields.get(HeaderFields.error_name, ""), text)
+            self._owner = reply.header.fields.get(HeaderFields.sender)
             return tuple(reply.body)
 
     def _receive(self, deadline: float) -> Any:
@@ -145,9 +146,8 @@ class Bus:
                 raise CgroupError(0, self._what, detail=f"D-Bus at {self.address} closed the connection")
             self._parser.add_data(data)
         fields = message.header.fields
-        from_systemd = self.direct or fields.get(HeaderFields.sender) == self._owner
-        if from_systemd and fields.get(HeaderFields.member) == "JobRemoved" and len(message.body) == 4:
-            self._jobs.append(message.body)
+        if fields.get(HeaderFields.member) == "JobRemoved" and len(message.body) == 4:
+            self._jobs.append((fields.get(HeaderFields.sender), message.body))
         return message
 
 
